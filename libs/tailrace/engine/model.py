@@ -1,0 +1,474 @@
+"""What the engine is told and what it asks for: values only, each frozen.
+
+The host feeds events (what has happened) and carries commands out (what to do). Every event has `now_ms`, the wall
+clock in milliseconds since 1970 UTC, because the engine has no clock. Offsets are next offsets unless said otherwise,
+and a *cut* is one next offset for each partition of each table: everything that was read lies before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
+
+from tailrace.engine.errors import BadRecordError
+
+__all__ = [
+    "CheckpointWanted",
+    "Command",
+    "Commit",
+    "CommitPart",
+    "CommitRefused",
+    "Committed",
+    "Cron",
+    "Cut",
+    "Deploy",
+    "Discard",
+    "Drain",
+    "Event",
+    "Manual",
+    "News",
+    "NodeSpec",
+    "OpenShard",
+    "OutcomeKind",
+    "Reactive",
+    "Reason",
+    "Requested",
+    "RunEnded",
+    "RunOutcome",
+    "ShardOpened",
+    "SlotRecord",
+    "StartRun",
+    "Tick",
+    "Trigger",
+    "Triggered",
+    "WakeAt",
+    "WriterLost",
+    "shard_of",
+]
+
+Cut: TypeAlias = Mapping[str, Mapping[int, int]]
+"""Table key to partition to next offset. A table or partition that is not named counts as 0: nothing seen yet."""
+
+Reason: TypeAlias = Literal["news", "more", "schedule", "trigger", "deploy", "request", "retry"]
+"""Why a run starts. `more`: the last one ended its stream early; `deploy`: a root node's only run of its own accord;
+`request`: its code asked with `request_new_run`; `retry`: another try of what failed."""
+
+OutcomeKind: TypeAlias = Literal["ok", "failed", "timed_out", "died"]
+"""`failed`: the script raised. `timed_out`: the limit was raised into it. `died`: the worker is gone."""
+
+
+def shard_of(slot: str, shards: int) -> int:
+    """The shard that `slot` belongs to, for ever: the same on every machine and in every version."""
+    return int.from_bytes(hashlib.blake2b(slot.encode(), digest_size=8).digest(), "big") % shards
+
+
+# What a node is
+
+
+@dataclass(frozen=True, slots=True)
+class Reactive:
+    """Runs on news of the tables it reads; without any, once, at its first deploy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cron:
+    """Runs on a schedule alone: `text` has five fields, in UTC."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manual:
+    """Runs only when triggered."""
+
+
+Trigger: TypeAlias = Reactive | Cron | Manual
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSpec:
+    """What the engine must know of a node that runs. Webhooks, charts and markdown never run, so are not given."""
+
+    key: str
+    """Names the node and its slot; the same over redeploys."""
+
+    trigger: Trigger = field(default_factory=Reactive)
+
+    reads: frozenset[str] = frozenset()
+    """Keys of the tables whose news concern it, streamed or read whole."""
+
+    writes: frozenset[str] = frozenset()
+    """Keys of the tables it writes. A node that reads one of them never starts before its last run is committed."""
+
+    is_root: bool = False
+    """Has no inputs: runs once at its first deploy if it is `Reactive`."""
+
+    retries: int = 0
+    """How often what failed is tried again before it is given up; 0: the author said nothing."""
+
+    timeout_ms: int = 600_000
+    """Longest a run may take. The host enforces it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotRecord:
+    """What a slot remembers, committed in the same transaction as the rows of the run that changed it."""
+
+    seen: Cut = field(default_factory=dict)
+    """Cut of the last finished run; for a stream that was cut short, its place."""
+
+    streamed: frozenset[str] = frozenset()
+    """Tables that the last finished run streamed: only there do the slot's own records fire it."""
+
+    more: bool = False
+    """The last run left rows of a stream behind: the next one goes on at once."""
+
+    ran: bool = False
+    """A run has finished, however it ended."""
+
+    run: int = 0
+    """Number of the last run that is committed, in part or whole."""
+
+    schedule: str | None = None
+    """Crontab text that `fired_ms` belongs to; None for a slot without a schedule."""
+
+    fired_ms: int = 0
+    """Last fire that is done with: fires after it are due."""
+
+    wake_ms: int | None = None
+    """When the run that the node's code asked for is due."""
+
+    tries: int = 0
+    """How often the work at hand has failed in a row; 0 where nothing is being tried again."""
+
+    retry_ms: int | None = None
+    """When the next try is due; with `tries` only."""
+
+    trigger_offset: int = 0
+    """Next offset of the triggers topic that this slot has not handled."""
+
+    rest: Mapping[str, Any] = field(default_factory=dict)
+    """What a newer version wrote and this one does not know; carried along."""
+
+    def to_json(self) -> dict[str, Any]:
+        """This record as JSON values; `from_json` gives an equal record back. Defaults are left out."""
+        out: dict[str, Any] = dict(self.rest)
+        for name in _PLAIN:
+            value = getattr(self, name)
+            if value != _DEFAULTS[name]:
+                out[name] = value
+        if self.seen:
+            out["seen"] = {
+                table: {str(partition): offset for partition, offset in sorted(cut.items())}
+                for table, cut in sorted(self.seen.items())
+            }
+        if self.streamed:
+            out["streamed"] = sorted(self.streamed)
+        return out
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> SlotRecord:
+        """The record that `to_json` wrote, by this version or another.
+
+        Raises:
+            BadRecordError: fatal; a known field holds what no version writes.
+        """
+        known: dict[str, Any] = {}
+        for name, kind in _PLAIN.items():
+            if name in value:
+                # bool is an int to Python, but a number where a flag belongs is damage (and the other way round).
+                if type(value[name]) not in kind:
+                    raise BadRecordError(name, value[name])
+                known[name] = value[name]
+        if "seen" in value:
+            known["seen"] = _cut(value["seen"])
+        if "streamed" in value:
+            if not isinstance(value["streamed"], list) or not all(isinstance(t, str) for t in value["streamed"]):
+                raise BadRecordError("streamed", value["streamed"])
+            known["streamed"] = frozenset(value["streamed"])
+        rest = {name: item for name, item in value.items() if name not in _DEFAULTS}
+        return SlotRecord(**known, rest=rest)
+
+
+_PLAIN: dict[str, tuple[type, ...]] = {
+    "more": (bool,),
+    "ran": (bool,),
+    "run": (int,),
+    "schedule": (str, type(None)),
+    "fired_ms": (int,),
+    "wake_ms": (int, type(None)),
+    "tries": (int,),
+    "retry_ms": (int, type(None)),
+    "trigger_offset": (int,),
+}
+_DEFAULTS: dict[str, Any] = {
+    name.name: getattr(SlotRecord(), name.name) for name in fields(SlotRecord) if name.name != "rest"
+}
+
+
+def _cut(value: Any) -> dict[str, dict[int, int]]:
+    try:
+        return {
+            str(table): {int(partition): _offset(offset) for partition, offset in cut.items()}
+            for table, cut in value.items()
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        raise BadRecordError("seen", value) from error
+
+
+def _offset(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(value)
+    return value
+
+
+# What has happened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deploy:
+    """These are the nodes from now on. A node that is gone or has changed ends its run first; its record stays."""
+
+    now_ms: int
+    specs: tuple[NodeSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardOpened:
+    """`OpenShard` is done: older writers are fenced, and `records` were read after that."""
+
+    now_ms: int
+    shard: int
+    opening: int
+    records: Mapping[str, SlotRecord]
+    """By slot. A slot without a record is new. They already say whether a commit of unknown outcome happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class News:
+    """A table has records. May come twice, late and in any order: the engine keeps the greatest offsets."""
+
+    now_ms: int
+    table: str
+    last: Mapping[str, Mapping[int, int]]
+    """Slot that wrote (empty: no node did) to partition to the offset of its last record that is not marked quiet.
+    The record's own offset, not the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Triggered:
+    """Somebody asked for a run of `slot`, in the record at `offset` of the triggers topic. May come twice."""
+
+    now_ms: int
+    slot: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tick:
+    """Time has passed; `WakeAt` tells when the engine wants one. More of them do no harm."""
+
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """The node's code called `request_new_run`."""
+
+    delay_ms: int = 0
+    trigger_downstream: bool = True
+    """False: the host marks the run's rows quiet, so that they fire no one. The engine takes no notice."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOutcome:
+    """How a run ended. Its rows, State and places wait with the host until a `Commit` names the run."""
+
+    kind: OutcomeKind
+    reason: str = ""
+    """What killed it or what it raised, in a line; for people."""
+
+    seen: Cut = field(default_factory=dict)
+    """The cut that the run read, for each table it could read; the place for a stream that was cut short. After a
+    death: as if the record in hand had been consumed (it counts only where that is given up)."""
+
+    streamed: frozenset[str] = frozenset()
+    """Tables that it streamed."""
+
+    more: bool = False
+    """A stream still has rows before the cut: `rows_max`, the share or an error ended it early, not the script."""
+
+    rows: int = 0
+    """How many rows its streams handed out."""
+
+    duration_ms: int = 0
+    loop_ms: int = 0
+    """Time in stream loops; what is left of the duration is the run's fixed cost."""
+
+    requested: Requested | None = None
+
+    retry: bool = False
+    """The work at hand failed and its effects are dropped: hand it out again. Never with `kind` ok; never after a
+    `StartRun` with `dead_letter_after_failure`, except from a node without a record in hand."""
+
+    progressed: bool = False
+    """Work before the failed one was done and is kept: what failed now has not failed before."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    """The worker is done with a run, or is gone. Comes once a run, unless the run was discarded."""
+
+    now_ms: int
+    slot: str
+    run: int
+    outcome: RunOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointWanted:
+    """The run's code asked to commit what it has so far, and waits until a commit with a part for it is done."""
+
+    now_ms: int
+    slot: str
+    run: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The transaction of `Commit` is durable and visible."""
+
+    now_ms: int
+    shard: int
+    commit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitRefused:
+    """Nothing of the commit was written and the writer is good: the log is away, or its disk is full."""
+
+    now_ms: int
+    shard: int
+    commit: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterLost:
+    """The shard's writer is gone: fenced, unable to open, or a commit's outcome is unknown. The host has dropped what
+    the shard had in flight, and must not use that writer again."""
+
+    now_ms: int
+    shard: int
+    opening: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Start nothing new; what runs may end and be committed. For a clean stop."""
+
+    now_ms: int
+
+
+Event: TypeAlias = (
+    Deploy
+    | ShardOpened
+    | News
+    | Triggered
+    | Tick
+    | RunEnded
+    | CheckpointWanted
+    | Committed
+    | CommitRefused
+    | WriterLost
+    | Drain
+)
+
+
+# What to do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenShard:
+    """Open the shard's writer, which fences older ones; then read its slots' records. Answer `ShardOpened` or
+    `WriterLost`, with the same `opening`."""
+
+    shard: int
+    opening: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRun:
+    """Run the slot's script, on the State and places of its last `Commit` (also one that is still under way)."""
+
+    slot: str
+    run: int
+    """Grows from run to run and follows the wall clock in ms, so no run of this slot had it before."""
+
+    reasons: tuple[Reason, ...]
+    rows_max: int
+    """Most rows that its streams hand out together."""
+
+    share_ms: int
+    """A stream ends at the next row once its loops took this long."""
+
+    try_number: int = 1
+    dead_letter_after_failure: bool = False
+    """This is the last try: where the first body or record fails, it goes to the dead letters and is consumed."""
+
+    covers: int = 0
+    """Pieces of news, fires and triggers since the last run that this one answers; 1 where nothing was merged."""
+
+    fire_ms: int | None = None
+    """The scheduled time that it runs for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitPart:
+    """What one slot has in a `Commit`."""
+
+    slot: str
+    run: int | None
+    """Take all that this run has buffered since its last part. None: only the record is written."""
+
+    final: bool
+    """The run has ended; else it waits for its checkpoint."""
+
+    record: SlotRecord
+    """Replaces the slot's record. Of two parts of one slot the later one counts, and their rows keep this order."""
+
+    dead_letter: bool = False
+    """The worker died on the last try: write the record that was in hand to the dead letters and move its place past
+    it, in this transaction. A run without a record in hand writes none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """Write all parts in one transaction of the shard's writer. Answer `Committed`, `CommitRefused` or `WriterLost`.
+    At most one a shard is under way; what is in it must be kept until the answer."""
+
+    shard: int
+    commit: int
+    parts: tuple[CommitPart, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discard:
+    """Kill the run's worker if it still works on it, and drop what it has buffered. No `RunEnded` is awaited."""
+
+    slot: str
+    run: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WakeAt:
+    """Send a `Tick` at `at_ms` or soon after; None: none is needed. Each one replaces the last."""
+
+    at_ms: int | None
+
+
+Command: TypeAlias = OpenShard | StartRun | Commit | Discard | WakeAt
