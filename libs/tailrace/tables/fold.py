@@ -1,0 +1,292 @@
+"""What a Table is, folded from its topic: its versions, which one is active, their schemas, who wrote last.
+
+A fold reads heads only. It is the truth that indexes cache: two folds of the same records are equal, whoever makes
+them. Markers decide: an append carries no version, the last marker before it says where it belongs. An append that
+finds no active version begins one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tailrace.tables.ids import IdMaker
+from tailrace.tables.messages import DATA_KINDS, Head, split_head
+from tailrace.tables.schema import FieldType, join_schemas, parse_type
+
+__all__ = ["NO_SETTINGS", "Settings", "TableFold", "Version", "VersionView", "version_name"]
+
+PATTERNS_ID = "patterns_id"
+WEBHOOK_FIELDS = {"timestamp": "DateTime", "record": "Json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What `Table.init` and the graph say about a version; fixed when it begins, save the key."""
+
+    monotonic_id: str | None = PATTERNS_ID
+    """Name under which rows show their id; None: they show none, and stream in log order all the same."""
+
+    unique_on: tuple[str, ...] = ()
+    """The unique key: of rows that share it the last one counts. Empty: every row counts."""
+
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Field roles of the Common Model, by role."""
+
+    schema_name: str | None = None
+    """Name of the declared schema, if any."""
+
+    nullable: Mapping[str, bool] = field(default_factory=dict)
+    """Fields declared NOT NULL, as `{name: False}`."""
+
+    def to_json(self) -> dict[str, object]:
+        """Only what differs from the defaults."""
+        out: dict[str, object] = {}
+        if self.monotonic_id != PATTERNS_ID:
+            out["id"] = self.monotonic_id
+        if self.unique_on:
+            out["key"] = list(self.unique_on)
+        if self.roles:
+            out["roles"] = {role: list(names) for role, names in self.roles.items()}
+        if self.schema_name:
+            out["schema"] = self.schema_name
+        if self.nullable:
+            out["nullable"] = dict(self.nullable)
+        return out
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Settings:
+        """The inverse of `to_json`; unknown keys are passed over."""
+        if not data:
+            return NO_SETTINGS
+        return cls(
+            monotonic_id=data.get("id", PATTERNS_ID),
+            unique_on=tuple(data.get("key", ())),
+            roles={role: tuple(names) for role, names in data.get("roles", {}).items()},
+            schema_name=data.get("schema"),
+            nullable=dict(data.get("nullable", {})),
+        )
+
+
+NO_SETTINGS = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    """One table version as of a cut: what a reader needs, and nothing that changes under it."""
+
+    name: str
+    begun_ms: int
+    segments: tuple[tuple[int, int], ...]
+    """Half-open ranges of message offsets whose rows are this version's, in order."""
+
+    schemas: tuple[tuple[int, Mapping[str, FieldType]], ...]
+    """(first offset, fields in force from there on), in order."""
+
+    settings: Settings
+    deletes: tuple[int, ...]
+    """Offsets of the `delete` messages."""
+
+    appended: int
+    """Rows appended since it began or was truncated; with a key or deletes there are fewer to be seen."""
+
+    @property
+    def fields(self) -> Mapping[str, FieldType]:
+        """The fields at the cut, in first-seen order."""
+        return self.schemas[-1][1] if self.schemas else {}
+
+    def fields_at(self, offset: int) -> Mapping[str, FieldType]:
+        """The fields in force for the message at `offset`."""
+        at = bisect_right(self.schemas, offset, key=lambda entry: entry[0]) - 1
+        return self.schemas[at][1] if at >= 0 else {}
+
+    @property
+    def exact_count(self) -> int | None:
+        """Number of rows where appending alone decides it, else None (it takes a read)."""
+        return None if self.settings.unique_on or self.deletes else self.appended
+
+    def to_json(self) -> dict[str, object]:
+        """For a worker or an index."""
+        return {
+            "name": self.name,
+            "begun_ms": self.begun_ms,
+            "segments": [list(segment) for segment in self.segments],
+            "schemas": [[offset, {n: str(t) for n, t in fields.items()}] for offset, fields in self.schemas],
+            "settings": self.settings.to_json(),
+            "deletes": list(self.deletes),
+            "appended": self.appended,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> VersionView:
+        """The inverse of `to_json`."""
+        return cls(
+            name=data["name"],
+            begun_ms=data["begun_ms"],
+            segments=tuple((start, stop) for start, stop in data["segments"]),
+            schemas=tuple((offset, parse_fields(fields)) for offset, fields in data["schemas"]),
+            settings=Settings.from_json(data["settings"]),
+            deletes=tuple(data["deletes"]),
+            appended=data["appended"],
+        )
+
+
+def parse_fields(fields: Mapping[str, str]) -> dict[str, FieldType]:
+    """`{name: "Type"}` of a message as field types."""
+    return {name: parse_type(text) for name, text in fields.items()}
+
+
+def version_name(table: str, begun_ms: int) -> str:
+    """The physical name of a version: the table's name and a suffix that grows with time (`leads_01k3x9v2qd`)."""
+    return f"{table}_{IdMaker('', begun_ms).prefix(0)[:10]}"
+
+
+@dataclass(slots=True)
+class Version:
+    """One table version while the fold goes on. A segment's stop is None while it is open."""
+
+    name: str
+    begun_ms: int
+    segments: list[tuple[int, int | None]]
+    schemas: list[tuple[int, dict[str, FieldType]]]
+    settings: Settings
+    deletes: list[int] = field(default_factory=list)
+    appended: int = 0
+    last_fields: dict[str, str] | None = None
+
+    def view(self, cut: int) -> VersionView:
+        """This version with everything before `cut`, which is not before the fold's position."""
+        return VersionView(
+            self.name,
+            self.begun_ms,
+            tuple((start, cut if stop is None else stop) for start, stop in self.segments),
+            tuple(self.schemas),
+            self.settings,
+            tuple(self.deletes),
+            self.appended,
+        )
+
+    def widen(self, offset: int, fields: dict[str, str]) -> None:
+        """From `offset` on the version holds `fields` too."""
+        if fields == self.last_fields:
+            return
+        self.last_fields = fields
+        now = self.schemas[-1][1] if self.schemas else {}
+        joined = join_schemas(now, parse_fields(fields))
+        if joined != now or list(joined) != list(now):
+            self.schemas.append((offset, joined))
+
+
+class TableFold:
+    """The fold of one table's topic (one partition) up to `position`."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        self.position = 0
+        """The next offset to fold."""
+        self.versions: dict[str, Version] = {}
+        self.active: Version | None = None
+        self.last_by_writer: dict[str, int] = {}
+        """For each node that wrote ("" for none): offset of its last message that is to fire readers."""
+        self._last_ms = 0
+
+    def advance(self, records: Iterable[tuple[int, int, bytes | None]], next_offset: int) -> None:
+        """Fold `(offset, ts_ms, value)` in order, and move on to `next_offset`. Those before `position` are passed over."""
+        for offset, ts_ms, value in records:
+            if offset >= self.position:
+                self._apply(offset, ts_ms, split_head(value))
+                self.position = offset + 1
+        self.position = max(self.position, next_offset)
+
+    def view(self, cut: int | None = None) -> VersionView | None:
+        """The active version as of the fold's position."""
+        assert cut is None or cut >= self.position
+        return self.active.view(self.position if cut is None else cut) if self.active else None
+
+    def view_of(self, name: str) -> VersionView | None:
+        """A version by name, active or not."""
+        version = self.versions.get(name)
+        return version.view(self.position) if version else None
+
+    def _apply(self, offset: int, ts_ms: int, head: Head) -> None:
+        kind = head.get("kind")
+        if not head.get("quiet"):
+            self.last_by_writer[str(head.get("node", ""))] = offset
+        if kind in DATA_KINDS:
+            version = self.active or self._begin(offset, head.get("ts") or ts_ms, head.get("settings"))
+            if kind == "webhook":
+                version.widen(offset, WEBHOOK_FIELDS)
+            elif "fields" in head:
+                version.widen(offset, head["fields"])
+            if "key" in head:
+                version.settings = replace(version.settings, unique_on=tuple(head["key"]))
+            version.appended += int(head.get("n", 0))
+        elif kind == "version":
+            self._end(offset)
+            version = self._begin(offset, head.get("begun_ms") or head.get("ts") or ts_ms, head.get("settings"))
+            version.widen(offset, head.get("fields", {}))
+        elif kind == "activate":
+            named = self.versions.get(str(head.get("name")))
+            if named is not None and named is not self.active:
+                self._end(offset)
+                named.segments.append((offset, None))
+                self.active = named
+        elif kind == "reset":
+            self._end(offset)
+        elif kind == "truncate" and self.active:
+            self.active.segments = [(offset, None)]
+            self.active.deletes.clear()
+            self.active.appended = 0
+        elif kind == "delete" and self.active:
+            self.active.deletes.append(offset)
+
+    def _begin(self, offset: int, ts_ms: int, settings: Mapping[str, Any] | None) -> Version:
+        self._last_ms = begun_ms = max(ts_ms, self._last_ms + 1)  # two in a millisecond still have names that grow
+        version = Version(version_name(self.table, begun_ms), begun_ms, [(offset, None)], [], Settings.from_json(settings))
+        self.versions[version.name] = self.active = version
+        return version
+
+    def _end(self, offset: int) -> None:
+        if self.active:
+            start, stop = self.active.segments[-1]
+            assert stop is None, "the active version's last segment is open"
+            self.active.segments[-1] = (start, offset)
+            self.active = None
+
+    def to_json(self) -> dict[str, object]:
+        """The whole fold, for an index: a cache *as of* `position`."""
+        versions = [version.view(self.position).to_json() for version in self.versions.values()]
+        return {
+            "table": self.table,
+            "position": self.position,
+            "active": self.active.name if self.active else None,
+            "last_ms": self._last_ms,
+            "last_by_writer": self.last_by_writer,
+            "versions": versions,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TableFold:
+        """The inverse of `to_json`."""
+        fold = cls(data["table"])
+        fold.position = data["position"]
+        fold._last_ms = data["last_ms"]
+        fold.last_by_writer = dict(data["last_by_writer"])
+        for entry in data["versions"]:
+            view = VersionView.from_json(entry)
+            fold.versions[view.name] = Version(
+                view.name,
+                view.begun_ms,
+                list(view.segments),
+                [(offset, dict(fields)) for offset, fields in view.schemas],
+                view.settings,
+                list(view.deletes),
+                view.appended,
+            )
+        if data["active"] is not None:
+            fold.active = fold.versions[data["active"]]
+            start, _ = fold.active.segments[-1]
+            fold.active.segments[-1] = (start, None)
+        return fold

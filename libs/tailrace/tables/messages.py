@@ -1,0 +1,159 @@
+"""The messages of a Table's topic: one JSON document each, readable by any consumer.
+
+    {"kind": K, "ts": ms, "node": "...", "run": "...", "n": rows, ..., "rows": [...]}
+
+`rows` comes last, so that the head can be read without parsing what may be megabytes of rows. Kinds:
+
+    rows      rows as JSON objects; `fields` gives their types as the writer saw them
+    webhook   posted JSON values, as the bytes that came in; each is a row {timestamp, record}
+    arrow     a small columnar batch: `ipc`, base64 of an Arrow IPC stream
+    file      one row group of a Parquet file in the staging area: `path`, `row_group`
+    version   begins a version, whatever was before; `fields` and `settings`
+    activate  makes an earlier version, `name`, the active one again
+    reset     no version is active any more
+    truncate  the active version has no rows any more
+    delete    `ids` of rows of the active version that are gone
+    signal    nothing changed in the log, readers are to look again
+
+Any message may carry `quiet` (fires nobody), `key` (the unique key of the rows from here on) and `settings` (used
+when no version is active at its place, so that it begins one).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import orjson
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "DATA_KINDS",
+    "Head",
+    "Messages",
+    "arrow_message",
+    "decode_messages",
+    "file_message",
+    "message",
+    "read_arrow",
+    "rows_message",
+    "split_head",
+    "webhook_message",
+]
+
+Head: TypeAlias = dict[str, Any]
+"""A message without its rows; `Any` because it has just come in as JSON."""
+
+DATA_KINDS = frozenset({"rows", "webhook", "arrow", "file"})
+"""Kinds that carry rows."""
+
+_ROWS = b',"rows":['
+_UNREADABLE: Head = {"kind": "unreadable", "n": 0}
+
+
+class Messages(NamedTuple):
+    """A batch of messages in offset order, their values in one piece of memory.
+
+    `joined` is the values with a comma between them, so that one call parses them all; `sizes` tells them apart.
+    """
+
+    offsets: Sequence[int]
+    ts_ms: Sequence[int]
+    sizes: Sequence[int]
+    joined: bytes
+
+    def values(self) -> Iterator[bytes]:
+        """The messages one by one."""
+        start = 0
+        for size in self.sizes:
+            yield self.joined[start : start + size]
+            start += size + 1
+
+
+def message(head: Mapping[str, object]) -> bytes:
+    """A message that carries no rows inline."""
+    assert "rows" not in head
+    return orjson.dumps(head)
+
+
+def rows_message(head: Mapping[str, object], rows: bytes) -> bytes:
+    """A `rows` message: `rows` is a JSON array of objects, brackets included; `head["n"]` says how many."""
+    assert rows[:1] == b"[" and "rows" not in head
+    return orjson.dumps(head)[:-1] + b',"rows":' + rows + b"}"
+
+
+def webhook_message(head: Mapping[str, object], values: bytes, rows: int) -> bytes:
+    """A `webhook` message of `rows` posted values: JSON as it came in, without the brackets of a posted array."""
+    return orjson.dumps({"kind": "webhook", **head, "n": rows})[:-1] + _ROWS + values + b"]}"
+
+
+def arrow_message(head: Mapping[str, object], table: pa.Table) -> bytes:
+    """An `arrow` message that carries `table` itself."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    ipc = base64.b64encode(sink.getvalue()).decode()
+    return orjson.dumps({"kind": "arrow", **head, "n": table.num_rows, "ipc": ipc})
+
+
+def file_message(head: Mapping[str, object], path: str, row_group: int, rows: int) -> bytes:
+    """A `file` message: `rows` rows are row group `row_group` of the staged Parquet file `path`."""
+    return orjson.dumps({"kind": "file", **head, "n": rows, "path": path, "row_group": row_group})
+
+
+def read_arrow(head: Head) -> pa.Table:
+    """The columnar batch of an `arrow` message."""
+    import pyarrow as pa
+
+    with pa.ipc.open_stream(base64.b64decode(head["ipc"])) as reader:
+        return reader.read_all()
+
+
+def split_head(value: bytes | None) -> Head:
+    """A message's head, without parsing its rows.
+
+    The first `,"rows":[` is the document's own: inside a string its quotes would be escaped, and no other part of
+    a head holds an array under that name.
+    """
+    if value is None:
+        return _UNREADABLE
+    at = value.find(_ROWS)
+    try:
+        head = orjson.loads(value if at < 0 else value[:at] + b"}")
+    except orjson.JSONDecodeError:
+        return _UNREADABLE
+    if not isinstance(head, dict):
+        return _UNREADABLE
+    if at >= 0 and "n" not in head:  # a foreign producer's: count its rows
+        head["n"] = _count_rows(value)
+    return head
+
+
+def _count_rows(value: bytes) -> int:
+    try:
+        return len(orjson.loads(value)["rows"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return 0
+
+
+def decode_messages(batch: Messages) -> list[Head]:
+    """The whole documents, `rows` included; what is no JSON object comes as kind `unreadable`, without rows."""
+    try:
+        docs: list[Any] = orjson.loads(b"[" + batch.joined + b"]") if batch.sizes else []
+        if len(docs) != len(batch.sizes):
+            raise ValueError
+    except ValueError:  # a foreign producer wrote something odd: find out which
+        docs = [_decode_one(value) for value in batch.values()]
+    return [doc if type(doc) is dict else _UNREADABLE for doc in docs]
+
+
+def _decode_one(value: bytes) -> object:
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
