@@ -1,0 +1,89 @@
+"""Types, inference, casting, widening, and the JSON and Arrow forms of a Table's rows.
+
+The one door to it. Imports nothing heavy: pandas and pyarrow are loaded by the functions that need them.
+"""
+
+from __future__ import annotations
+
+from tailrace.tables.schema.cast import cast_value, caster
+from tailrace.tables.schema.errors import SchemaFileError, ValueCastError
+from tailrace.tables.schema.infer import infer_fields, infer_type, infer_values
+from tailrace.tables.schema.plain import json_text
+from tailrace.tables.schema.rows import RowEncoder, compile_decoder, encode_rows
+from tailrace.tables.schema.schema import Field, FieldRoles, Schema, parse_schema, schema_from_mapping
+from tailrace.tables.schema.types import (
+    ARRAY_FLOAT,
+    ARRAY_INTEGER,
+    BINARY,
+    BOOLEAN,
+    DATE,
+    DATETIME,
+    DATETIME_TZ,
+    DECIMAL,
+    FLOAT,
+    INTEGER,
+    INTERVAL,
+    JSON,
+    LONG_TEXT,
+    TEXT,
+    TIME,
+    TYPE_NAMES,
+    UNKNOWN,
+    FieldType,
+    decimal_digits,
+    fields_from_json,
+    fields_to_json,
+    is_json,
+    make_type,
+    parse_type,
+    shown_type,
+)
+from tailrace.tables.schema.widen import join, join_schemas, widen_value, widener
+
+__all__ = [
+    "ARRAY_FLOAT",
+    "ARRAY_INTEGER",
+    "BINARY",
+    "BOOLEAN",
+    "DATE",
+    "DATETIME",
+    "DATETIME_TZ",
+    "DECIMAL",
+    "FLOAT",
+    "INTEGER",
+    "INTERVAL",
+    "JSON",
+    "LONG_TEXT",
+    "TEXT",
+    "TIME",
+    "TYPE_NAMES",
+    "UNKNOWN",
+    "Field",
+    "FieldRoles",
+    "FieldType",
+    "RowEncoder",
+    "Schema",
+    "SchemaFileError",
+    "ValueCastError",
+    "cast_value",
+    "caster",
+    "compile_decoder",
+    "decimal_digits",
+    "encode_rows",
+    "fields_from_json",
+    "fields_to_json",
+    "infer_fields",
+    "infer_type",
+    "infer_values",
+    "is_json",
+    "join",
+    "join_schemas",
+    "json_text",
+    "make_type",
+    "parse_schema",
+    "parse_type",
+    "schema_from_mapping",
+    "shown_type",
+    "widen_value",
+    "widener",
+]
