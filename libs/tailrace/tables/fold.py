@@ -16,7 +16,7 @@ from tailrace.tables.ids import IdMaker
 from tailrace.tables.messages import DATA_KINDS, Head, split_head
 from tailrace.tables.schema import FieldType, join_schemas, parse_type
 
-__all__ = ["NO_SETTINGS", "Settings", "TableFold", "Version", "VersionView", "version_name"]
+__all__ = ["NO_SETTINGS", "PATTERNS_ID", "WEBHOOK_FIELDS", "Settings", "TableFold", "Version", "VersionView", "version_name"]
 
 PATTERNS_ID = "patterns_id"
 WEBHOOK_FIELDS = {"timestamp": "DateTime", "record": "Json"}

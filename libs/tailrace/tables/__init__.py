@@ -1,0 +1,57 @@
+"""What a Table is: one topic with its versions, schemas and ids; reading and writing it. Knows no nodes."""
+
+from __future__ import annotations
+
+from tailrace.tables.fold import (
+    NO_SETTINGS,
+    PATTERNS_ID,
+    WEBHOOK_FIELDS,
+    Settings,
+    TableFold,
+    Version,
+    VersionView,
+    version_name,
+)
+from tailrace.tables.ids import ROWS_PER_MESSAGE_MAX, BadIdError, IdMaker, RowPlace, parse_id
+from tailrace.tables.messages import (
+    Head,
+    Messages,
+    arrow_message,
+    decode_messages,
+    file_message,
+    message,
+    rows_message,
+    split_head,
+    webhook_message,
+)
+from tailrace.tables.reading import FileSource, MessageSource, StreamBatch, VersionReader, WebhookRow
+
+__all__ = [
+    "NO_SETTINGS",
+    "PATTERNS_ID",
+    "ROWS_PER_MESSAGE_MAX",
+    "WEBHOOK_FIELDS",
+    "BadIdError",
+    "FileSource",
+    "Head",
+    "IdMaker",
+    "MessageSource",
+    "Messages",
+    "RowPlace",
+    "Settings",
+    "StreamBatch",
+    "TableFold",
+    "Version",
+    "VersionReader",
+    "VersionView",
+    "WebhookRow",
+    "arrow_message",
+    "decode_messages",
+    "file_message",
+    "message",
+    "parse_id",
+    "rows_message",
+    "split_head",
+    "version_name",
+    "webhook_message",
+]

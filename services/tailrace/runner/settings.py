@@ -1,0 +1,56 @@
+"""Bounds of one runner, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tailrace.errors import SettingError
+
+__all__ = ["RunnerSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """Bounds of one runner."""
+
+    shards: int = 4
+    """Writers of this host; each slot belongs to one for ever, so the number is fixed for a log's life."""
+
+    workers_idle_max: int = 8
+    """Most warm workers that wait for their node's next run. Each holds some 10-30 MB of its own; without a warm one
+    a run begins with a fork (some 20 ms)."""
+
+    runs_max: int = 4
+    """Most runs at the same time. More only share the same cores, and each holds its inputs in memory."""
+
+    scan_records_max: int = 5_000
+    """Most records in one answer to a worker. Fewer mean more round trips; all are in memory twice for a moment."""
+
+    scan_bytes_max: int = 4 << 20
+    """Most bytes in one answer to a worker (one record may be over it)."""
+
+    tail_bytes_max: int = 16 << 20
+    """Most bytes of a table's newest records that are kept in memory, so that a stream does not read them twice."""
+
+    backlog_records_max: int = 20_000
+    """Most records that are looked at before a run that streams a table begins; the rest waits for the next run."""
+
+    time_limit: timedelta = timedelta(minutes=10)
+    """Hard limit of a run where the node sets none. The product's own is "typically" 10 minutes."""
+
+    time_limit_grace: timedelta = timedelta(seconds=30)
+    """From the limit being raised into the script to the kill. A script may need some of it to clean up."""
+
+    memory_bytes_max: int = 2 << 30
+    """Memory of a worker where the node sets none."""
+
+    stop_timeout: timedelta = timedelta(seconds=3)
+    """Longest that a clean stop waits for runs to end; what has not ended by then starts again after the restart."""
+
+    retry_pause: timedelta = timedelta(milliseconds=250)
+    """Pause before a log that is away is asked again."""
+
+    def __post_init__(self) -> None:
+        if self.shards < 1:
+            raise SettingError("shards", self.shards, "at least 1")
