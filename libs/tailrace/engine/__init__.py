@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tailrace.engine.engine import Engine
 from tailrace.engine.errors import BadRecordError, BadScheduleError
+from tailrace.engine.limits import EngineLimits
 from tailrace.engine.model import (
     CheckpointWanted,
     Command,
@@ -36,6 +38,8 @@ from tailrace.engine.model import (
     WriterLost,
     shard_of,
 )
+from tailrace.engine.rules import Due
+from tailrace.engine.schedule import check_schedule, last_fire_ms, next_fire_ms
 
 __all__ = [
     "BadRecordError",
@@ -51,6 +55,9 @@ __all__ = [
     "Deploy",
     "Discard",
     "Drain",
+    "Due",
+    "Engine",
+    "EngineLimits",
     "Event",
     "Manual",
     "News",
@@ -70,5 +77,8 @@ __all__ = [
     "Triggered",
     "WakeAt",
     "WriterLost",
+    "check_schedule",
+    "last_fire_ms",
+    "next_fire_ms",
     "shard_of",
 ]

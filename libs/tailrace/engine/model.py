@@ -111,6 +111,9 @@ class NodeSpec:
     timeout_ms: int = 600_000
     """Longest a run may take. The host enforces it."""
 
+    version: str = ""
+    """Changes with the node's code, parameters and wiring: what failed under another version is tried at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRecord:
@@ -145,6 +148,9 @@ class SlotRecord:
 
     retry_ms: int | None = None
     """When the next try is due; with `tries` only."""
+
+    tried: str = ""
+    """Version of the node that failed; with `tries` only."""
 
     trigger_offset: int = 0
     """Next offset of the triggers topic that this slot has not handled."""
@@ -201,6 +207,7 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "wake_ms": (int, type(None)),
     "tries": (int,),
     "retry_ms": (int, type(None)),
+    "tried": (str,),
     "trigger_offset": (int,),
 }
 _DEFAULTS: dict[str, Any] = {
@@ -402,7 +409,8 @@ class OpenShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRun:
-    """Run the slot's script, on the State and places of its last `Commit` (also one that is still under way)."""
+    """Run the slot's script, on the State and places that its last run left, also where their commit is still to come
+    (if that is lost, this run is discarded with it)."""
 
     slot: str
     run: int
@@ -410,7 +418,7 @@ class StartRun:
 
     reasons: tuple[Reason, ...]
     rows_max: int
-    """Most rows that its streams hand out together."""
+    """Most rows that each of its streams hands out."""
 
     share_ms: int
     """A stream ends at the next row once its loops took this long."""
@@ -420,7 +428,8 @@ class StartRun:
     """This is the last try: where the first body or record fails, it goes to the dead letters and is consumed."""
 
     covers: int = 0
-    """Pieces of news, fires and triggers since the last run that this one answers; 1 where nothing was merged."""
+    """Pieces of news, triggers and fires that this run answers; 1 where nothing was merged. All fires that were missed
+    count as one, and what came before the shard was opened counts as far as the host told it piece by piece."""
 
     fire_ms: int | None = None
     """The scheduled time that it runs for."""

@@ -1,0 +1,42 @@
+"""How much a run may take on: the bound and the share of a slot's streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tailrace.engine.limits import EngineLimits
+from tailrace.engine.model import RunOutcome
+
+__all__ = ["Pace"]
+
+
+@dataclass(slots=True)
+class Pace:
+    """The bound of one slot, learnt from its runs. Not stored: after a restart it is learnt again in a few runs."""
+
+    rows_max: int
+    fixed_ms: int = 0
+
+    @staticmethod
+    def first(limits: EngineLimits, *, tries: int) -> Pace:
+        """The pace of a slot that nothing is known of; careful where its last run failed."""
+        return Pace(rows_max=1 if tries else limits.rows_first)
+
+    def share_ms(self, limits: EngineLimits) -> int:
+        """What the loops of the next run may take."""
+        return max(limits.share_ms, limits.share_fixed_costs * self.fixed_ms)
+
+    def learn(self, outcome: RunOutcome, limits: EngineLimits, *, rows_max: int, share_ms: int) -> None:
+        """Take in a run that was given `rows_max` and `share_ms`.
+
+        After a death the bound is one row, and doubles from there: so the deadly record is closed in on in a few runs,
+        and those before it are not killed along with it again and again.
+        """
+        if outcome.kind == "died":
+            self.rows_max = 1
+        elif outcome.kind == "ok" and outcome.streamed:
+            self.fixed_ms = max(0, outcome.duration_ms - outcome.loop_ms)
+            if outcome.loop_ms > share_ms:
+                self.rows_max = max(1, min(self.rows_max, rows_max) // 2)
+            elif outcome.more and rows_max >= self.rows_max:
+                self.rows_max = min(limits.rows_max, self.rows_max * 2)

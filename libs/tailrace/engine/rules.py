@@ -1,0 +1,176 @@
+"""The rules of firing and failing: is this slot due, and what does it remember after a run.
+
+Functions of values; `Engine` holds the values and applies them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from tailrace.engine.limits import EngineLimits
+from tailrace.engine.model import Cron, NodeSpec, Reactive, Reason, RunOutcome, SlotRecord
+from tailrace.engine.schedule import next_fire_ms
+
+__all__ = ["Due", "Going", "after_run", "at_checkpoint", "has_news", "is_due", "tries_max", "with_schedule"]
+
+Last = Mapping[str, Mapping[int, int]]
+"""Of one table: slot that wrote to partition to the offset of its last record that fires."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """Why a slot should run now; without reasons, when to ask again (None: when something happens)."""
+
+    reasons: tuple[Reason, ...] = ()
+    at_ms: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Going:
+    """A run that is going on, and what it takes on with it."""
+
+    run: int
+    reasons: tuple[Reason, ...]
+    rows_max: int
+    share_ms: int
+    version: str
+    trigger_offset: int
+    """Next offset after the triggers that it answers."""
+    fire_ms: int | None = None
+    wake_ms: int | None = None
+    """The request that it answers."""
+    counts: bool = True
+    """Its failure counts as a try; not so for one that a person started before its time."""
+    fresh: bool = True
+    """It is the first try, or the first one of this version."""
+    last_try: bool = False
+    checkpointed: bool = False
+    """Part of it is in a transaction already."""
+
+
+def has_news(slot: str, record: SlotRecord, table: str, last: Last) -> bool:
+    """Whether `table` holds a record that should fire `slot`: at or after its cut, and not its own.
+
+    Its own count where it streams the table, so that a node can feed itself; where it reads the table whole they do
+    not, or it would never rest.
+    """
+    seen = record.seen.get(table, {})
+    for writer, offsets in last.items():
+        if writer == slot and table not in record.streamed:
+            continue
+        for partition, offset in offsets.items():
+            if offset >= seen.get(partition, 0):
+                return True
+    return False
+
+
+def is_due(
+    spec: NodeSpec,
+    record: SlotRecord,
+    now_ms: int,
+    *,
+    news: bool,
+    triggered: bool,
+    rest_until_ms: int,
+    fire_ms: int | None,
+) -> Due:
+    """Whether the slot of `spec` should run at `now_ms`.
+
+    `news` and `triggered` tell whether there is any, `rest_until_ms` until when news has to wait, and `fire_ms` the first
+    fire that is not done with. While something is being tried again nothing but a person's trigger or a new
+    version of the node comes before its time; what else has come up meanwhile goes along with that try.
+    """
+    reasons: list[Reason] = ["trigger"] if triggered else []
+    later: list[int] = []
+
+    def at(ms: int, reason: Reason) -> None:
+        if ms <= now_ms:
+            reasons.append(reason)
+        else:
+            later.append(ms)
+
+    if record.tries:
+        at(now_ms if spec.version != record.tried else record.retry_ms or 0, "retry")
+    else:
+        if record.more:
+            reasons.append("more")
+        if record.wake_ms is not None:
+            at(record.wake_ms, "request")
+        match spec.trigger:
+            case Reactive():
+                if spec.is_root and not record.ran:
+                    reasons.append("deploy")
+                if news:
+                    at(rest_until_ms, "news")
+            case Cron() if fire_ms is not None:
+                at(fire_ms, "schedule")
+    return Due(reasons=tuple(reasons), at_ms=None if reasons else min(later, default=None))
+
+
+def tries_max(spec: NodeSpec, limits: EngineLimits) -> int:
+    """How many tries what fails gets in all."""
+    return spec.retries + 1 if spec.retries else limits.tries_max
+
+
+def with_schedule(record: SlotRecord, spec: NodeSpec | None, now_ms: int) -> SlotRecord:
+    """`record` under the schedule of `spec` (None: the node is gone); the same object where nothing changes.
+
+    A schedule that is new begins now: its earlier fires were never promised. Saved before its first fire, so
+    that a fire which nobody was up for is known to be missing.
+    """
+    text = spec.trigger.text if spec is not None and isinstance(spec.trigger, Cron) else None
+    if text == record.schedule:
+        return record
+    return replace(record, schedule=text, fired_ms=0 if text is None else now_ms)
+
+
+def first_fire_ms(record: SlotRecord) -> int | None:
+    """The first fire that is not done with, if the slot has a schedule."""
+    return None if record.schedule is None else next_fire_ms(record.schedule, record.fired_ms)
+
+
+def at_checkpoint(record: SlotRecord, going: Going) -> SlotRecord:
+    """What the slot remembers once part of a run is committed: the run is not over, so whatever dies, it goes on.
+
+    News, fire, trigger and request stay unanswered until it ends. What failed before is behind it.
+    """
+    return replace(record, run=going.run, more=True, tries=0, retry_ms=None, tried="")
+
+
+def after_run(
+    record: SlotRecord, going: Going, outcome: RunOutcome, now_ms: int, limits: EngineLimits
+) -> tuple[SlotRecord, bool]:
+    """What the slot remembers after a run, and whether the host must write the dead letter of one that died.
+
+    A run that is to be tried again keeps `seen`, so that what it read stays due. Any other end advances it: what a
+    failed run did counts, and what it left waits for the next news, or goes on at once where rows are left.
+    """
+    wake_ms = None if record.wake_ms == going.wake_ms else record.wake_ms
+    if outcome.requested is not None:
+        # Of two requests the earlier one counts: the run that it brings can ask again.
+        wanted_ms = now_ms + outcome.requested.delay_ms
+        wake_ms = wanted_ms if wake_ms is None else min(wake_ms, wanted_ms)
+    fired_ms = record.fired_ms
+    if going.fire_ms is not None and record.schedule is not None:
+        fired_ms = max(fired_ms, going.fire_ms)
+    after = replace(
+        record,
+        run=going.run,
+        ran=True,
+        wake_ms=wake_ms,
+        fired_ms=fired_ms,
+        trigger_offset=max(record.trigger_offset, going.trigger_offset),
+        streamed=outcome.streamed if outcome.kind == "ok" else record.streamed | outcome.streamed,
+    )
+    progressed = outcome.progressed or going.checkpointed
+    failed = outcome.kind == "died" or outcome.retry
+    if failed and not (going.last_try and not progressed):
+        if not (going.counts or progressed):
+            return after, False
+        tries = 1 if going.fresh or progressed else record.tries + 1
+        pauses_ms = limits.retry_pauses_ms
+        retry_ms = now_ms + pauses_ms[min(tries, len(pauses_ms)) - 1]
+        return replace(after, tries=tries, retry_ms=retry_ms, tried=going.version), False
+    after = replace(after, seen={**record.seen, **outcome.seen}, more=outcome.more, tries=0, retry_ms=None, tried="")
+    return after, outcome.kind == "died"
