@@ -5,8 +5,19 @@ The one door to it. Imports nothing heavy: pandas and pyarrow are loaded by the 
 
 from __future__ import annotations
 
+from tailrace.tables.schema.arrow import (
+    arrow_schema,
+    arrow_to_records,
+    arrow_type,
+    cast_arrow,
+    conform_arrow,
+    fields_of_arrow,
+    infer_arrow,
+    rows_to_arrow,
+)
 from tailrace.tables.schema.cast import cast_value, caster
-from tailrace.tables.schema.errors import SchemaFileError, ValueCastError
+from tailrace.tables.schema.errors import DuplicateColumnError, SchemaFileError, ValueCastError
+from tailrace.tables.schema.frames import arrow_to_dataframe, frame_to_arrow, infer_frame
 from tailrace.tables.schema.infer import infer_fields, infer_type, infer_values
 from tailrace.tables.schema.plain import json_text
 from tailrace.tables.schema.rows import RowEncoder, compile_decoder, encode_rows
@@ -58,6 +69,7 @@ __all__ = [
     "TIME",
     "TYPE_NAMES",
     "UNKNOWN",
+    "DuplicateColumnError",
     "Field",
     "FieldRoles",
     "FieldType",
@@ -65,14 +77,24 @@ __all__ = [
     "Schema",
     "SchemaFileError",
     "ValueCastError",
+    "arrow_schema",
+    "arrow_to_dataframe",
+    "arrow_to_records",
+    "arrow_type",
+    "cast_arrow",
     "cast_value",
     "caster",
     "compile_decoder",
+    "conform_arrow",
     "decimal_digits",
     "encode_rows",
     "fields_from_json",
+    "fields_of_arrow",
     "fields_to_json",
+    "frame_to_arrow",
+    "infer_arrow",
     "infer_fields",
+    "infer_frame",
     "infer_type",
     "infer_values",
     "is_json",
@@ -82,6 +104,7 @@ __all__ = [
     "make_type",
     "parse_schema",
     "parse_type",
+    "rows_to_arrow",
     "schema_from_mapping",
     "shown_type",
     "widen_value",

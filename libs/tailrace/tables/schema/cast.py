@@ -25,7 +25,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache, partial
-from math import isfinite, isinf, isnan
+from math import isinf, isnan
 from typing import Any
 
 import orjson
@@ -134,7 +134,7 @@ def _to_integer(value: object) -> int:
     if isinstance(value, str):
         value = Decimal(_number(value))
     if isinstance(value, (float, Decimal)):
-        if not isfinite(value) or abs(value) > 2**64:
+        if not -(2**64) < value < 2**64:
             raise _Refused("over 64 bits")
         if value != int(value):
             raise _Refused("it would lose its fraction")
@@ -190,6 +190,8 @@ def _moment(value: object) -> datetime:
     if isinstance(value, (int, float)):
         return _EPOCH + timedelta(seconds=value)
     if isinstance(value, Decimal):
+        if not -(10**12) < value < 10**12:
+            raise _Refused("over the year 9999")
         return _EPOCH + timedelta(microseconds=int((value * 1_000_000).to_integral_value()))
     if not isinstance(value, str):
         raise _Refused("")

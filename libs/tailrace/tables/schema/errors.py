@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tailrace.errors import RejectedError
 
-__all__ = ["SchemaFileError", "ValueCastError"]
+__all__ = ["DuplicateColumnError", "SchemaFileError", "ValueCastError"]
 
 _SHOWN_CHARS_MAX = 80
 
@@ -41,3 +41,11 @@ class ValueCastError(RejectedError):
     def at(self, field: str) -> ValueCastError:
         """The same error, naming the field."""
         return ValueCastError(self.value, self.type_text, field=field, reason=self.reason)
+
+
+class DuplicateColumnError(RejectedError):
+    """A DataFrame or Arrow table has two columns of one name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"two columns are called {name!r}: rename one, a row holds one value for each name")
