@@ -38,6 +38,7 @@ from tailrace.tables.schema.types import (
     INTERVAL,
     JSON,
     TEXT,
+    TEXT_NAMES,
     TIME,
     UNKNOWN,
     FieldType,
@@ -279,10 +280,11 @@ _SAME_IN_ARROW = {
 def _widen_column(column: Column, name: str, from_type: FieldType, to_type: FieldType) -> Any:
     widen = widener(from_type, to_type)
     physical = arrow_type(to_type)
-    if widen is None or column.null_count == len(column):
-        return column.cast(physical)
-    if (is_json(from_type) and physical == arrow_type(TEXT)) or (from_type.name, to_type.name) in _SAME_IN_ARROW:
-        return column.cast(physical, safe=False) if not is_json(to_type) else _mapped(column, from_type, to_type, widen)
+    if column.null_count == len(column):
+        return null_column(len(column), to_type)
+    same_text = is_json(from_type) and to_type.name in TEXT_NAMES
+    if widen is None or same_text or ((from_type.name, to_type.name) in _SAME_IN_ARROW and not is_json(to_type)):
+        return column.cast(physical, safe=False)
     return _mapped(column, from_type, to_type, widen)
 
 

@@ -51,6 +51,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?\Z")
 _GROUPED = re.compile(r"[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]*)?\Z")
 _INFINITIES = {"inf", "infinity", "+inf", "+infinity", "-inf", "-infinity"}
+_BOOLEAN_DIGITS = {"true": "1", "True": "1", "false": "0", "False": "0"}
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
@@ -119,8 +120,8 @@ def _to_boolean(value: object) -> bool:
 
 
 def _number(text: str) -> str:
-    """The text of a number without spaces and thousands separators."""
-    text = text.strip()
+    """The text of a number without spaces and thousands separators; booleans are 1 and 0."""
+    text = _BOOLEAN_DIGITS.get(text) or text.strip()
     if "," in text:
         if not _GROUPED.match(text):
             raise _Refused("")
@@ -265,8 +266,10 @@ def _to_interval(value: object) -> timedelta:
     return value
 
 
-def _to_binary(value: object) -> bytes:
+def _to_binary(value: object) -> bytes | None:
     if isinstance(value, str):
+        if value in ("na", "NA", "N/A", "0000-00-00"):  # the other null-like texts are base64 of some bytes
+            return None
         return base64.b64decode(value, validate=True)
     if isinstance(value, bytes):
         return value
