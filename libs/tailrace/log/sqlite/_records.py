@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import cast
 
 from tailrace.log.contract import Batch, NewRecord, Offset, OffsetRange, Partition, Place, Record
 from tailrace.log.errors import OffsetGapError, RecordTooLargeError, TopicNotFoundError
@@ -18,7 +20,15 @@ gone. Kafka's default (`delete.retention.ms`)."""
 _TOMBSTONES_MAX = 20
 """Most old tombstones that one transaction takes away: more than it can add a time, so they do not pile up."""
 
-_new_record = tuple.__new__
+_ROWS_AT_ONCE = 64
+"""Rows that a read fetches before it looks how many bytes they are: one by one is a third slower (830,000 records/s
+instead of 1,000,000), and so many may lie in memory past `bytes_max`."""
+
+_LARGE_BYTES = 64 << 10
+"""Records of this size are fetched one by one."""
+
+_as_record = cast("Callable[[tuple[int, int, bytes | None, bytes | None]], Record]", partial(tuple.__new__, Record))
+"""What `Record._make` does, without the call into Python."""
 
 
 def check_sizes(records: Iterable[NewRecord], record_bytes_max: int) -> None:
@@ -89,23 +99,31 @@ def read_records(
     until = end if stop is None or stop > end else stop
     if until <= start:
         return Batch([], Offset(start))
-    records: list[Record] = []
-    add = records.append
-    room = bytes_max
     base = partition_id << OFFSET_BITS
-    for id_, ts_ms, key, value in connection.execute(
+    rows = connection.execute(
         # One more than may be given: where it lies is where the next read goes on, past what was compacted away.
-        "SELECT id, ts_ms, key, value FROM records WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
-        (base | start, base | until, records_max + 1),
-    ):
-        if value is not None:
-            room -= len(value)
-        if key is not None:
-            room -= len(key)
-        if records and (room < 0 or len(records) >= records_max):
-            until = id_ - base
-            break
-        add(_new_record(Record, (id_ - base, ts_ms, key, value)))
+        "SELECT id - ?, ts_ms, key, value FROM records WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+        (base, base | start, base | until, records_max + 1),
+    )
+    records: list[Record] = []
+    room, take = bytes_max, 1
+    while some := rows.fetchmany(take):
+        size = 0
+        for _, _, key, value in some:
+            if value:
+                size += len(value)
+            if key:
+                size += len(key)
+        if size > room or len(records) + len(some) > records_max:
+            for row in some:
+                room -= len(row[2] or b"") + len(row[3] or b"")
+                if records and (room < 0 or len(records) >= records_max):
+                    return Batch(records, row[0])
+                records.append(_as_record(row))
+        else:
+            records += map(_as_record, some)
+            room -= size
+        take = _ROWS_AT_ONCE if size < _LARGE_BYTES * len(some) else 1
     return Batch(records, Offset(until))
 
 
