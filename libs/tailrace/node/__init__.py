@@ -1,0 +1,1 @@
+"""What node code touches."""

@@ -1,0 +1,1 @@
+"""The runner: hosts that carry out what the engine decides."""
