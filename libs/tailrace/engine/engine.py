@@ -66,6 +66,8 @@ class _Slot:
     going: Going | None = None
     ended: list[int] = field(default_factory=list)
     """Runs that have ended and are not committed, in order."""
+    holds: bool = False
+    """Nothing starts before they are: where the next run begins is settled only by their commit."""
     last_run: int = 0
     last_trigger: int = -1
     triggers: int = 0
@@ -258,6 +260,7 @@ class Engine:
         part = CommitPart(slot=slot.key, run=going.run, final=True, record=slot.record, dead_letter=dead_letter)
         shard.queue.append(part)
         slot.ended.append(going.run)
+        slot.holds = dead_letter
         self._set_schedule(slot)
         self._look(slot)
 
@@ -339,7 +342,7 @@ class Engine:
         if not slot.ended:
             return True
         pipelined = self._pipeline and slot.record.streamed and not slot.spec.reads & slot.spec.writes
-        return bool(pipelined) and len(slot.ended) == 1
+        return bool(pipelined) and not slot.holds and len(slot.ended) == 1
 
     def _look(self, slot: _Slot) -> None:
         """Put the slot where it belongs now: among the ready, among those that wait for a time, or nowhere."""
@@ -408,6 +411,8 @@ class Engine:
         )
         slot.going = going
         self._running += 1
+        # News that came before the shard was opened again was counted for a run that is lost.
+        pieces = max(slot.pieces, 1) if "news" in due.reasons else slot.pieces
         self._out.append(
             StartRun(
                 slot=slot.key,
@@ -417,7 +422,7 @@ class Engine:
                 share_ms=going.share_ms,
                 try_number=try_number,
                 dead_letter_after_failure=going.last_try,
-                covers=slot.pieces + slot.triggers + (1 if "schedule" in due.reasons else 0),
+                covers=pieces + slot.triggers + (1 if "schedule" in due.reasons else 0),
                 fire_ms=fire_ms,
             )
         )
