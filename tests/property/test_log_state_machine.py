@@ -477,9 +477,7 @@ def machine_of(backends: Sequence[Backend], counts: Counter[str]) -> type[LogMac
     return type("Machine", (LogMachine,), {"backends": tuple(backends), "counts": counts})
 
 
-def run(
-    backends: Sequence[Backend], *, examples: int, steps: int, phases: Sequence[Phase] = tuple(Phase)
-) -> Counter[str]:
+def run(backends: Sequence[Backend], *, examples: int, steps: int, planted: bool = False) -> Counter[str]:
     counts: Counter[str] = Counter()
     machine = machine_of(backends, counts)
     run_state_machine_as_test(
