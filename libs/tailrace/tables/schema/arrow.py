@@ -194,19 +194,23 @@ def values_to_array(values: list[Any], name: str, field_type: FieldType, *, cano
     import pyarrow as pa
 
     physical = arrow_type(field_type)
+    if canonical:
+        try:
+            return pa.array(_physical_values(values, field_type), type=physical)
+        except (pa.ArrowException, OverflowError, TypeError, ValueError):
+            pass  # not canonical after all: the slow way casts, or names the value
+    cast = caster(field_type)
     try:
-        if canonical:
-            if is_json(field_type):
-                values = [value if value is None or type(value) is str else json_text(value) for value in values]
-            try:
-                return pa.array(values, type=physical)
-            except (pa.ArrowException, OverflowError, TypeError, UnicodeEncodeError, ValueError):
-                pass  # not canonical after all: the slow way casts, or names the value
-        cast = caster(field_type)
         values = [cast(value) for value in values]
     except ValueCastError as error:
         raise error.at(name) from error
-    return values_to_array(values, name, field_type, canonical=True)
+    return pa.array(_physical_values(values, field_type), type=physical)
+
+
+def _physical_values(values: list[Any], field_type: FieldType) -> list[Any]:
+    if not is_json(field_type):
+        return values
+    return [value if value is None or type(value) is str else json_text(value) for value in values]
 
 
 def arrow_to_records(table: pa.Table, fields: Mapping[str, FieldType], for_stream: bool) -> list[dict[str, Any]]:

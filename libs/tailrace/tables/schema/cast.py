@@ -22,11 +22,11 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache, partial
 from math import isinf, isnan
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -55,12 +55,15 @@ _BOOLEAN_DIGITS = {"true": "1", "True": "1", "false": "0", "False": "0"}
 _BOOLEANS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 
 
+_Caster: TypeAlias = Callable[[object], object]
+
+
 class _Refused(ValueError):
     """A conversion says why it does not take a value."""
 
 
 @lru_cache(maxsize=4096)
-def caster(field_type: FieldType) -> Callable[[object], object]:
+def caster(field_type: FieldType) -> _Caster:
     """`cast_value` for one type, to be kept by those who cast many values."""
     convert: Callable[[Any], object]
     if field_type.name == "Decimal":
@@ -87,7 +90,25 @@ def caster(field_type: FieldType) -> Callable[[object], object]:
             reason = str(error) if isinstance(error, _Refused) else ""
             raise ValueCastError(value, str(field_type), reason=reason) from error
 
-    return cast
+    if field_type.name == "DateTime":
+        return _iso_first(cast, datetime.fromisoformat, UTC if field_type.get("timezone") else None)
+    return _iso_first(cast, date.fromisoformat, None) if field_type.name == "Date" else cast
+
+
+def _iso_first(cast: _Caster, parse: Callable[[str], Any], zone: tzinfo | None) -> _Caster:
+    """`cast` with a shorter way for the text that the encoder writes: readers meet it in each row."""
+
+    def quick(value: object) -> object:
+        if type(value) is str:
+            try:
+                moment = parse(value)
+            except ValueError:
+                return cast(value)
+            if getattr(moment, "tzinfo", None) is zone:
+                return moment
+        return cast(value)
+
+    return quick
 
 
 def cast_value(value: object, field_type: FieldType) -> object:

@@ -6,12 +6,13 @@ Nothing heavy is imported: foreign values are told by the module of their class 
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from math import isnan
+from math import isfinite, isnan
 from typing import Any
 from uuid import UUID
 
@@ -179,15 +180,16 @@ def json_bytes(value: object) -> bytes:
     integers beyond 64 bits are text; NaN and infinities are null; bytes as in `text_of`; keys become text.
 
     Raises:
-        ValueError: it is nested deeper than 250 levels, or contains itself.
+        ValueError: it is nested deeper than some hundred levels, or contains itself.
     """
     try:
         return orjson.dumps(value, default=_unusual, option=orjson.OPT_PASSTHROUGH_DATETIME)
     except orjson.JSONEncodeError:  # a key that is no text, a huge integer, a lone surrogate: the slow way knows them
         try:
-            return orjson.dumps(_tame(value))
-        except (orjson.JSONEncodeError, RecursionError) as error:
-            raise ValueError(f"no JSON can be made of it: {error}") from error
+            # The standard library goes deeper than orjson, which stops at 254 levels.
+            return json.dumps(_tame(value), ensure_ascii=False, separators=(",", ":")).encode()
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply, or contains itself") from error
 
 
 def json_text(value: object) -> str:
@@ -221,7 +223,9 @@ def _tame(value: object) -> object:
         return clean_text(value)
     if type(value) is int and not INTEGER_MIN <= value <= 2**64 - 1:
         return str(value)
-    if value is None or isinstance(value, (bool, int, float)):
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if value is None or isinstance(value, (bool, int)):
         return value
     return _unusual(value)
 
