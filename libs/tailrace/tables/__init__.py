@@ -25,6 +25,7 @@ from tailrace.tables.messages import (
     webhook_message,
 )
 from tailrace.tables.reading import FileSource, MessageSource, StreamBatch, VersionReader, WebhookRow
+from tailrace.tables.staged import StagedFileMissingError, StagedFiles
 
 __all__ = [
     "NO_SETTINGS",
@@ -39,6 +40,8 @@ __all__ = [
     "Messages",
     "RowPlace",
     "Settings",
+    "StagedFileMissingError",
+    "StagedFiles",
     "StreamBatch",
     "TableFold",
     "Version",

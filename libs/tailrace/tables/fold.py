@@ -16,10 +16,20 @@ from tailrace.tables.ids import IdMaker
 from tailrace.tables.messages import DATA_KINDS, Head, split_head
 from tailrace.tables.schema import FieldType, join_schemas, parse_type
 
-__all__ = ["NO_SETTINGS", "PATTERNS_ID", "WEBHOOK_FIELDS", "Settings", "TableFold", "Version", "VersionView", "version_name"]
+__all__ = [
+    "NO_SETTINGS",
+    "PATTERNS_ID",
+    "WEBHOOK_FIELDS",
+    "Settings",
+    "TableFold",
+    "Version",
+    "VersionView",
+    "version_name",
+]
 
 PATTERNS_ID = "patterns_id"
 WEBHOOK_FIELDS = {"timestamp": "DateTime", "record": "Json"}
+REQUEST_FIELDS = {**WEBHOOK_FIELDS, "patterns_request_key": "Text"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +227,7 @@ class TableFold:
         if kind in DATA_KINDS:
             version = self.active or self._begin(offset, head.get("ts") or ts_ms, head.get("settings"))
             if kind == "webhook":
-                version.widen(offset, WEBHOOK_FIELDS)
+                version.widen(offset, WEBHOOK_FIELDS if "request_key" not in head else REQUEST_FIELDS)
             elif "fields" in head:
                 version.widen(offset, head["fields"])
             if "key" in head:
@@ -244,7 +254,9 @@ class TableFold:
 
     def _begin(self, offset: int, ts_ms: int, settings: Mapping[str, Any] | None) -> Version:
         self._last_ms = begun_ms = max(ts_ms, self._last_ms + 1)  # two in a millisecond still have names that grow
-        version = Version(version_name(self.table, begun_ms), begun_ms, [(offset, None)], [], Settings.from_json(settings))
+        version = Version(
+            version_name(self.table, begun_ms), begun_ms, [(offset, None)], [], Settings.from_json(settings)
+        )
         self.versions[version.name] = self.active = version
         return version
 

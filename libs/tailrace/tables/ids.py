@@ -94,7 +94,7 @@ class IdMaker:
         """The id of one row."""
         return self.prefix(offset) + (self._first if row == 0 else self.tails(row + 1)[row])
 
-    def array(self, offset: int, rows: int, start: int = 0) -> pa.Array:
+    def array(self, offset: int, rows: int, start: int = 0) -> pa.StringArray:
         """The ids of rows `start <= row < rows` of one message: an Arrow string array."""
         import pyarrow as pa
 

@@ -33,7 +33,7 @@ __all__ = ["FileSource", "MessageSource", "StreamBatch", "VersionReader", "Webho
 
 Row: TypeAlias = dict[str, Any]
 
-_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - Common Model's DateTime has no time zone; ours are UTC
+_EPOCH = datetime(1970, 1, 1)
 _FIRST = (-1, -1)
 
 
@@ -217,6 +217,9 @@ class VersionReader:
     def _json_rows(kind: str, ts_ms: int, doc: Head) -> list[Row]:
         if kind == "webhook":
             received = _EPOCH + timedelta(milliseconds=doc.get("ts") or ts_ms)
+            if "request_key" in doc:
+                key = doc["request_key"]
+                return [WebhookRow(timestamp=received, record=r, patterns_request_key=key) for r in doc.get("rows", ())]
             return [WebhookRow(timestamp=received, record=record) for record in doc.get("rows", ())]
         return [row if type(row) is dict else {"value": row} for row in doc.get("rows", ())]
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from tailrace.log import Batch, Log, Offset, Partition, Record, TopicInfo
 from tailrace.runner.settings import RunnerSettings
 from tailrace.tables import TableFold, VersionView
 
-__all__ = ["Pin", "TableTail"]
+__all__ = ["CallLog", "Pin", "TableTail", "sendable"]
 
-T = TypeVar("T")
-CallLog = Callable[[Callable[[], T]], Awaitable[T]]
+CallLog: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Runs a call of the log off the event loop, again and again while the log is away."""
 
 
 class Pin(NamedTuple):
     """A table as of a cut: what one run reads of it."""
 
     cut: int
-    fold_views: dict[str, VersionView]
+    versions: dict[str, VersionView]
     active: str | None
+
+    @property
+    def view(self) -> VersionView | None:
+        """The active version."""
+        return self.versions[self.active] if self.active else None
 
 
 class _Piece(NamedTuple):
@@ -34,7 +39,7 @@ class _Piece(NamedTuple):
 class TableTail:
     """The fold of one table's topic, moved on as its log grows, with the newest records kept for streams."""
 
-    def __init__(self, log: Log, info: TopicInfo, table: str, settings: RunnerSettings, call: CallLog[object]) -> None:
+    def __init__(self, log: Log, info: TopicInfo, table: str, settings: RunnerSettings, call: CallLog) -> None:
         self.info = info
         self.table = table
         self.partition = Partition(info.name, 0)
@@ -53,16 +58,17 @@ class TableTail:
             while self.fold.position < end and (until is None or self.fold.position < until):
                 start = self.fold.position
                 batch = await self._read(start, end)
-                await self._call(lambda batch=batch: self._fold(batch))  # type: ignore[misc]
+                await asyncio.to_thread(self._fold, batch)
                 self._keep(start, batch)
                 if batch.next <= start:
                     break
             return self.fold.position >= end
 
-    def pin(self) -> Pin:
+    async def pin(self) -> Pin:
         """The table as of the fold's position."""
-        views = {name: version.view(self.fold.position) for name, version in self.fold.versions.items()}
-        return Pin(self.fold.position, views, self.fold.active.name if self.fold.active else None)
+        async with self._lock:
+            views = {name: version.view(self.fold.position) for name, version in self.fold.versions.items()}
+            return Pin(self.fold.position, views, self.fold.active.name if self.fold.active else None)
 
     async def scan(self, start: int, stop: int, records_max: int) -> Batch:
         """Committed records with `start <= offset < stop`, from memory where they are there."""
@@ -72,12 +78,12 @@ class TableTail:
         return await self._read(start, stop, records_max)
 
     async def _end(self) -> int:
-        ends = await self._call(lambda: self._log.ends([self.partition]))
-        return ends[self.partition]  # type: ignore[index,no-any-return]
+        ends: dict[Partition, Offset] = await self._call(lambda: self._log.ends([self.partition]))
+        return ends[self.partition]
 
     async def _read(self, start: int, stop: int, records_max: int | None = None) -> Batch:
         settings = self._settings
-        return await self._call(  # type: ignore[return-value]
+        batch: Batch = await self._call(
             lambda: self._log.read(
                 self.partition,
                 Offset(start),
@@ -86,6 +92,7 @@ class TableTail:
                 bytes_max=settings.scan_bytes_max,
             )
         )
+        return batch
 
     def _fold(self, batch: Batch) -> None:
         self.fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)

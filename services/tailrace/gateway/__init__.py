@@ -1,0 +1,8 @@
+"""The gateway: webhooks come in over HTTP and are in the log before they are answered."""
+
+from __future__ import annotations
+
+from tailrace.gateway.app import Gateway, WebhookRoute
+from tailrace.gateway.settings import GatewaySettings
+
+__all__ = ["Gateway", "GatewaySettings", "WebhookRoute"]

@@ -1,0 +1,99 @@
+"""Dead letters: records that a node could not handle, kept in an ordinary Table beside the one they came from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+
+from tailrace.log import Batch, NewRecord
+from tailrace.node.protocol import DeadLetter
+from tailrace.runner.tails import Pin, TableTail, sendable
+from tailrace.tables import IdMaker, Messages, StagedFiles, VersionReader, VersionView, parse_id, rows_message
+
+__all__ = ["DEAD_LETTER_FIELDS", "InHand", "dead_letter_record", "record_in_hand"]
+
+DEAD_LETTER_FIELDS = {
+    "at": "DateTime",
+    "node": "Text",
+    "run": "Text",
+    "source_offset": "Integer",
+    "source_row": "Integer",
+    "record": "Json",
+    "error": "Text",
+    "traceback": "Text",
+}
+
+
+class InHand(NamedTuple):
+    """The record that a worker had, or was about to get, when it died."""
+
+    table: str
+    place: tuple[int, int]
+    next_place: tuple[int, int]
+    record: Any
+
+
+def dead_letter_record(letter: DeadLetter, node: str, run: str, now_ms: int) -> NewRecord:
+    """A dead letter as a message of its Table."""
+    row = {
+        "at": _iso(now_ms),
+        "node": node,
+        "run": run,
+        "source_offset": letter.offset,
+        "source_row": letter.row,
+        "record": letter.record,
+        "error": letter.error,
+        "traceback": letter.traceback,
+    }
+    head = {"kind": "rows", "ts": now_ms, "node": node, "run": run, "n": 1, "fields": DEAD_LETTER_FIELDS}
+    return NewRecord(rows_message(head, orjson.dumps([row], default=str)))
+
+
+def _iso(ms: int) -> str:
+    from datetime import datetime, timedelta
+
+    return (datetime(1970, 1, 1) + timedelta(milliseconds=ms)).isoformat()
+
+
+class _OneBatch:
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def scan(self, start: int, stop: int) -> Iterator[Messages]:
+        header, payload = sendable([record for record in self._batch.records if start <= record.offset < stop])
+        yield Messages(header["offsets"], header["ts_ms"], header["sizes"], payload)
+
+
+async def record_in_hand(tail: TableTail, pin: Pin, place: tuple[int, int], staging: Path) -> InHand | None:
+    """The first row of a stream at or after `place`; None where the cut holds none."""
+    view = pin.view
+    if view is None:
+        return None
+    at = max(place[0], min(start for start, _ in view.segments))
+    while at < pin.cut:
+        batch = await tail.scan(at, pin.cut, 200)
+        found = await asyncio.to_thread(_first_row, tail, view, batch, place, staging)
+        if found is not None or batch.next <= at:
+            return found
+        at = batch.next
+    return None
+
+
+def _first_row(
+    tail: TableTail, view: VersionView, batch: Batch, place: tuple[int, int], staging: Path
+) -> InHand | None:
+    ids = IdMaker(tail.info.name, tail.info.born_ms)
+    reader = VersionReader(view, ids, _OneBatch(batch), StagedFiles(staging))
+    for rows in reader.stream(*place):
+        row, after = rows.rows[0], rows.places[0]
+        at = (after[0], after[1] - 1) if after[1] else (after[0] - 1, 0)
+        id_text = row.get(reader.id_name) if reader.id_name else None
+        if isinstance(id_text, str):
+            named = parse_id(id_text)
+            at = (named.offset, named.row)
+        return InHand(tail.info.name, at, after, orjson.loads(orjson.dumps(row, default=str)))
+    return None

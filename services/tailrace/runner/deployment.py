@@ -1,0 +1,259 @@
+"""One app, deployed: its slots, tables and webhooks, and what each run of a node is told.
+
+The app's files are copied below the data folder first, so that an edit shows in a run only after the next deploy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tailrace.engine import Cron, Manual, NodeSpec, Reactive, Trigger
+from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, topic_name
+from tailrace.log import TopicSpec
+from tailrace.node.protocol import StoreRef
+from tailrace.runner.settings import RunnerSettings
+from tailrace.runner.slots import state_topic
+from tailrace.tables.schema import SchemaFileError, parse_schema
+
+__all__ = ["DeployedNode", "DeployedTable", "Deployment", "copy_files", "deploy", "slot_name"]
+
+SECRET_PREFIX = "TAILRACE_SECRET_"  # noqa: S105 - the name of variables, not a secret
+CONNECTION_PREFIX = "TAILRACE_CONNECTION_"
+
+
+def slot_name(graph: str, node_key: str) -> str:
+    """The slot of a node: unique over all apps, the same over redeploys."""
+    return f"{graph}/{node_key}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployedTable:
+    """A store of the app with its topic. The topic's name is the table's key everywhere in the runner."""
+
+    topic: str
+    graph: str
+    store: Store
+    schema: Mapping[str, Any] | None = None
+
+    @property
+    def dead_letters(self) -> str:
+        """Topic of the table's dead letters."""
+        return f"{self.topic}-dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployedNode:
+    """A node that runs."""
+
+    slot: str
+    graph: str
+    node: Node
+    spec: NodeSpec
+    app_dir: Path
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    stores: tuple[DeployedTable, ...] = ()
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One graph version of an app, ready to run."""
+
+    app: App
+    app_dir: Path
+    nodes: Mapping[str, DeployedNode]
+    tables: Mapping[str, DeployedTable]
+    """By topic."""
+    webhooks: Mapping[str, tuple[Node, DeployedTable]]
+    """By the id in their URL."""
+
+    @property
+    def graph(self) -> str:
+        """The app's slug."""
+        return self.app.slug
+
+    @property
+    def triggers_topic(self) -> str:
+        """Where requests for runs are written."""
+        return f"{self.graph}._triggers"
+
+    @property
+    def journal_topic(self) -> str:
+        """Where runs and their output are written."""
+        return f"{self.graph}._runs"
+
+    @property
+    def index_topic(self) -> str:
+        """Where folds of tables are kept, a cache *as of* a position."""
+        return f"{self.graph}._index"
+
+    def topics(self) -> list[TopicSpec]:
+        """All topics that must exist before anything runs."""
+        own = [
+            TopicSpec(state_topic(self.graph), compacted=True),
+            TopicSpec(self.index_topic, compacted=True),
+            TopicSpec(self.triggers_topic),
+            TopicSpec(self.journal_topic),
+        ]
+        return [*own, *(TopicSpec(topic) for topic in self.tables)]
+
+
+def copy_files(app: App, apps_dir: Path) -> Path:
+    """The app's files in a folder of their own, named by their content; returns it.
+
+    Written beside and renamed, so a folder of that name is whole. Older ones of the app are left for running nodes.
+    """
+    digest = hashlib.blake2b(digest_size=10)
+    for path, data in sorted(app.files.items()):
+        digest.update(f"{path}\0{len(data)}\0".encode())
+        digest.update(data)
+    target = apps_dir / app.slug / digest.hexdigest() / app.slug
+    if target.exists():
+        return target
+    building = target.parent.with_name(f".{target.parent.name}.{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    for path, data in app.files.items():
+        file = building / app.slug / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    (building / app.slug).mkdir(parents=True, exist_ok=True)
+    try:
+        building.rename(target.parent)
+    except OSError:  # another process was first
+        shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def deploy(app: App, app_dir: Path, settings: RunnerSettings) -> Deployment:
+    """What `app` means to the runner. Pure, given the files' folder."""
+    schemas = _schemas(app)
+    by_key = {
+        store.key: DeployedTable(
+            topic=topic_name(app.slug, store), graph=app.slug, store=store, schema=schemas.get(store.schema or "")
+        )
+        for store in app.stores
+        if store.storage is None
+    }
+    nodes = [
+        _node(app, node, by_key, schemas, app_dir, settings)
+        for node in app.nodes
+        if node.kind in ("python", "sql") and node.node_file in app.files
+    ]
+    webhooks: dict[str, tuple[Node, DeployedTable]] = {}
+    for node in app.webhooks:
+        table = next((by_key[key] for key in node.writes if key in by_key), None)
+        if table is not None:
+            webhooks[node.key] = (node, table)
+    return Deployment(
+        app=app,
+        app_dir=app_dir,
+        nodes={node.slot: node for node in nodes},
+        tables={table.topic: table for table in by_key.values()},
+        webhooks=webhooks,
+    )
+
+
+def _schemas(app: App) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for file in app.schemas:
+        try:
+            schema = parse_schema(file.text, file.path)
+        except SchemaFileError:  # `check` reports it; the graph stays usable
+            continue
+        found[schema.name] = schema.to_json()
+    return found
+
+
+def _node(
+    app: App,
+    node: Node,
+    tables: Mapping[str, DeployedTable],
+    schemas: Mapping[str, Any],
+    app_dir: Path,
+    settings: RunnerSettings,
+) -> DeployedNode:
+    reads = frozenset(tables[key].topic for key in node.reads if key in tables)
+    writes = frozenset(tables[key].topic for key in node.writes if key in tables)
+    trigger: Trigger = Reactive()
+    if node.is_manual:
+        trigger = Manual()
+    elif node.cron:
+        trigger = Cron(node.cron)
+    slot = slot_name(app.slug, node.key)
+    limit_s = node.timeout_s if node.timeout_s is not None else settings.time_limit.total_seconds()
+    spec = NodeSpec(
+        key=slot,
+        trigger=trigger,
+        reads=reads,
+        writes=writes,
+        is_root=not reads and isinstance(trigger, Reactive),
+        retries=node.retries or 0,
+        timeout_ms=int(limit_s * 1000),
+    )
+    wired: dict[str, dict[str, str]] = {"r": {}, "w": {}}
+    for port in node.ports:
+        if port.store is not None and port.store in tables:
+            wired[port.mode][port.name] = tables[port.store].topic
+    for mode, names in (("r", node.inputs), ("w", node.outputs)):
+        for name in names:  # mapped, though the code does not name it where we can see it
+            key = app.store_for(node, name, "r" if mode == "r" else "w")
+            if key is not None and key in tables:
+                wired[mode].setdefault(name, tables[key].topic)
+    near = [table for table in tables.values() if table.store.path[:-1] == node.path[:-1]]
+    reachable = {table.topic: table for table in near}
+    by_topic = {table.topic: table for table in tables.values()}
+    for topic in (*wired["r"].values(), *wired["w"].values()):
+        reachable.setdefault(topic, by_topic[topic])
+    return DeployedNode(
+        slot=slot,
+        graph=app.slug,
+        node=node,
+        spec=spec,
+        app_dir=app_dir,
+        inputs=wired["r"],
+        outputs=wired["w"],
+        stores=tuple(reachable.values()),
+        schemas=schemas,
+    )
+
+
+def store_ref(table: DeployedTable, born_ms: int) -> StoreRef:
+    """The table as a worker needs to know it."""
+    return StoreRef(
+        key=table.topic,
+        name=table.store.name,
+        store_id=table.store.id,
+        topic=table.topic,
+        born_ms=born_ms,
+        schema=table.schema,
+    )
+
+
+def resolve_parameters(values: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Parameter values with their references resolved: `${{ name }}` from TAILRACE_SECRET_NAME, a connection from
+    TAILRACE_CONNECTION_NAME (a JSON object). One that is not set is left out, so that the default counts."""
+    import orjson
+
+    resolved: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, SecretRef):
+            secret = environment.get(SECRET_PREFIX + value.name.upper())
+            if secret is not None:
+                resolved[name] = secret
+        elif isinstance(value, ConnectionRef):
+            text = environment.get(CONNECTION_PREFIX + value.name.upper().replace("-", "_"))
+            if text is not None:
+                try:
+                    resolved[name] = orjson.loads(text)
+                except orjson.JSONDecodeError:
+                    resolved[name] = {"api_key": text, "token": text, "access_token": text}
+        else:
+            resolved[name] = value
+    return resolved

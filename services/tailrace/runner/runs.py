@@ -1,0 +1,228 @@
+"""One run as the host sees it: what it is told, what it may read, and what it wants to commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from tailrace.engine import RunOutcome, StartRun
+from tailrace.log import NewRecord
+from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
+from tailrace.runner.tails import Pin, TableTail, sendable
+
+__all__ = ["Desk", "Link", "Piece", "ProtocolError", "Run", "Write"]
+
+FRAME_BYTES_MAX = 256 << 20
+"""Largest frame that a host takes from a worker: more is a broken or a hostile one."""
+
+
+class ProtocolError(Exception):
+    """A worker said what no worker says: it is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Messages for one topic, in order."""
+
+    topic: str
+    records: Sequence[NewRecord]
+
+
+@dataclass(slots=True)
+class Piece:
+    """What a run has written since its last commit, closed by a checkpoint or its end."""
+
+    progress: Progress
+    writes: list[Write]
+    part: int
+
+
+@dataclass(slots=True)
+class Run:
+    """A run under way, or ended and waiting for its commit."""
+
+    slot: str
+    start: StartRun
+    order: RunOrder
+    started_ms: int
+    pins: dict[str, Pin]
+    pinned: dict[str, Pin] = field(default_factory=dict)
+    """What it reads now: `pins`, and tables that were looked at later or written by a commit of its own."""
+    writes: list[Write] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
+    part: int = 0
+    parts_committed: int = 0
+    checkpoint: asyncio.Future[None] | None = None
+    streamed: set[str] = field(default_factory=set)
+    """Tables that it asked to stream."""
+    outcome: RunOutcome | None = None
+    ended: Outcome | None = None
+
+    @property
+    def number(self) -> int:
+        return self.start.run
+
+    def close_piece(self, progress: Progress) -> None:
+        """What was written so far belongs to this progress."""
+        self.pieces.append(Piece(progress, self.writes, self.part))
+        self.writes = []
+        self.part += 1
+
+
+class Tails(Protocol):
+    """The host's table tails."""
+
+    def __getitem__(self, topic: str) -> TableTail: ...
+
+
+class Desk:
+    """Answers what the worker of one run asks for.
+
+    Args:
+        settle: waits until the commits of the slot's earlier runs are done.
+        checkpoint: commits what the run has closed so far, and waits for it.
+        respond: passes the answer to a webhook's request on.
+        result: takes a piece of the answer of a `query` or `read` order.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        tails: Tails,
+        settle: Callable[[], Awaitable[Any]],
+        checkpoint: Callable[[], Awaitable[None]],
+        respond: Callable[[str, Any], None],
+        result: Callable[[bytes], Awaitable[None]] | None = None,
+        say: Callable[[str, str], None] = lambda level, text: None,
+    ) -> None:
+        self._run = run
+        self._tails = tails
+        self._settle = settle
+        self._checkpoint = checkpoint
+        self._respond = respond
+        self._result = result
+        self._say = say
+        self._allowed = frozenset(store.key for store in run.order.stores)
+
+    async def answer(self, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes] | None:
+        """Carry out one frame; the reply's header and payload where the frame asks for one."""
+        match header["op"]:
+            case "scan":
+                return await self._scan(header)
+            case "write":
+                self._write(header, payload)
+            case "view":
+                pin = await self._pin(header["table"])
+                name = header.get("version", pin.active)
+                view = pin.versions.get(name) if name else None
+                return {"op": "reply", "view": view.to_json() if view else None, "cut": pin.cut}, b""
+            case "versions":
+                pin = await self._pin(header["table"])
+                versions = [view.to_json() for view in pin.versions.values()]
+                return {"op": "reply", "versions": versions, "active": pin.active}, b""
+            case "commit":
+                return await self._commit(header)
+            case "respond":
+                self._respond(header["key"], header["payload"])
+            case "log":
+                self._say(str(header["level"]), str(header["text"]))
+            case "result" if self._result is not None:
+                await self._result(payload)
+            case op:
+                raise ProtocolError(f"unknown op {op!r}")
+        return None
+
+    def _tail(self, table: str) -> TableTail:
+        if table not in self._allowed:
+            raise ProtocolError(f"table {table!r} is not one of this node's")
+        return self._tails[table]
+
+    async def _pin(self, table: str) -> Pin:
+        pin = self._run.pinned.get(table)
+        if pin is None:
+            tail = self._tail(table)
+            await self._settle()  # a table that the node wrote moments ago shows what it wrote
+            await tail.advance()
+            pin = self._run.pinned[table] = await tail.pin()
+        return pin
+
+    async def _scan(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        table = header["table"]
+        pin = await self._pin(table)
+        if header.get("stream"):
+            self._run.streamed.add(table)
+        stop = min(int(header["stop"]), pin.cut)
+        batch = await self._tail(table).scan(int(header["start"]), stop, int(header.get("records_max", 5_000)))
+        reply, data = sendable(batch.records)
+        return {"op": "reply", **reply, "next": int(batch.next)}, data
+
+    def _write(self, header: dict[str, Any], payload: bytes) -> None:
+        table = header["table"]
+        if table not in self._allowed:
+            raise ProtocolError(f"table {table!r} is not one of this node's")
+        records = []
+        start = 0
+        for size in header["sizes"]:
+            records.append(NewRecord(payload[start : start + size]))
+            start += size + 1
+        self._run.writes.append(Write(table, records))
+
+    async def _commit(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        run = self._run
+        wrote = {write.topic for write in run.writes}
+        run.close_piece(progress_from_json(header["progress"]))
+        await self._checkpoint()
+        for table in wrote:
+            if table in run.pinned:
+                await self._tails[table].advance()
+                run.pinned[table] = await self._tails[table].pin()
+        cuts = {table: run.pinned[table].cut for table in wrote if table in run.pinned}
+        return {"op": "reply", "cuts": cuts, "part": run.part}, b""
+
+
+class Link:
+    """The host's end of one worker's socket pair."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def converse(self, desk: Desk, order: RunOrder) -> Outcome:
+        """Send the order, answer what the worker asks, and return how it says the run ended.
+
+        Raises `EOFError` (asyncio.IncompleteReadError is one) or `OSError` when the worker is gone.
+        """
+        self._writer.write(encode_frame(order.to_json()))
+        await self._writer.drain()
+        while True:
+            header, payload = await self._frame()
+            if header["op"] == "end":
+                return Outcome.from_json(header["outcome"])
+            try:
+                reply = await desk.answer(header, payload)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ProtocolError(f"bad {header.get('op')!r} frame: {error!r}") from error
+            if reply is not None:
+                self._writer.write(encode_frame(*reply))
+                await self._writer.drain()
+
+    async def _frame(self) -> tuple[dict[str, Any], bytes]:
+        head_bytes, payload_bytes = FRAME_HEAD.unpack(await self._reader.readexactly(FRAME_HEAD.size))
+        if head_bytes + payload_bytes > FRAME_BYTES_MAX:
+            raise ProtocolError(f"frame of {head_bytes + payload_bytes} bytes")
+        try:
+            header = orjson.loads(await self._reader.readexactly(head_bytes))
+        except orjson.JSONDecodeError as error:
+            raise ProtocolError("frame header is no JSON") from error
+        if not isinstance(header, dict) or "op" not in header:
+            raise ProtocolError("frame header has no op")
+        payload = await self._reader.readexactly(payload_bytes) if payload_bytes else b""
+        return header, payload
+
+    def close(self) -> None:
+        """Let go of the socket; the worker sees its end."""
+        self._writer.close()

@@ -1,0 +1,82 @@
+"""What each slot remembers: the engine's record, the node's State and its places, in one record of the State topic.
+
+Each app has one compacted State topic; a slot's key in it is the slot's name. It is written only inside the
+transaction of the run that changes it, and read only through an opened writer, up to the settled end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from tailrace.engine import SlotRecord, shard_of
+from tailrace.log import Log, NewRecord, Offset, Partition, Record
+
+__all__ = ["SlotState", "read_all", "restore", "state_topic"]
+
+
+def state_topic(graph: str) -> str:
+    """Name of an app's State topic."""
+    return f"{graph}._state"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotState:
+    """A slot as of its last commit."""
+
+    record: SlotRecord = field(default_factory=SlotRecord)
+    state: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Table key -> (offset, row) where its stream in log order goes on."""
+    orders: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_record(self, slot: str) -> NewRecord:
+        """This state for the State topic."""
+        value = {
+            "record": self.record.to_json(),
+            "state": self.state,
+            "places": {table: list(place) for table, place in self.places.items()},
+            "orders": self.orders,
+        }
+        return NewRecord(orjson.dumps(value), slot.encode())
+
+    @classmethod
+    def from_value(cls, value: bytes) -> SlotState:
+        """The inverse of `to_record`."""
+        data = orjson.loads(value)
+        return cls(
+            record=SlotRecord.from_json(data["record"]),
+            state=data["state"],
+            places={table: (offset, row) for table, (offset, row) in data["places"].items()},
+            orders=data["orders"],
+        )
+
+
+def read_all(log: Log, partition: Partition, end: Offset) -> Iterator[Record]:
+    """Every committed record of a partition before `end`."""
+    start = log.starts([partition])[partition]
+    while start < end:
+        batch = log.read(partition, start, stop=end)
+        yield from batch.records
+        if batch.next <= start:
+            return
+        start = batch.next
+
+
+def restore(log: Log, graphs: Iterable[str], shard: int, shards: int) -> dict[str, SlotState]:
+    """The slots of one shard as the log has them now. Call it only after the shard's writer was opened."""
+    partitions = [Partition(state_topic(graph)) for graph in graphs]
+    ends = log.settled_ends(partitions)
+    slots: dict[str, SlotState] = {}
+    for partition, end in ends.items():
+        values: dict[str, bytes | None] = {}
+        for record in read_all(log, partition, end):
+            if record.key is not None:
+                values[record.key.decode()] = record.value
+        for slot, value in values.items():
+            if value is not None and shard_of(slot, shards) == shard:
+                slots[slot] = SlotState.from_value(value)
+    return slots
