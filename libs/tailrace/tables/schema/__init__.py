@@ -19,7 +19,7 @@ from tailrace.tables.schema.cast import cast_value, caster
 from tailrace.tables.schema.errors import DuplicateColumnError, SchemaFileError, ValueCastError
 from tailrace.tables.schema.frames import arrow_to_dataframe, frame_to_arrow, infer_frame
 from tailrace.tables.schema.infer import infer_fields, infer_type, infer_values
-from tailrace.tables.schema.plain import json_text
+from tailrace.tables.schema.plain import json_document, json_text, plain
 from tailrace.tables.schema.rows import RowEncoder, compile_decoder, encode_rows
 from tailrace.tables.schema.schema import Field, FieldRoles, Schema, parse_schema, schema_from_mapping
 from tailrace.tables.schema.types import (
@@ -100,10 +100,12 @@ __all__ = [
     "is_json",
     "join",
     "join_schemas",
+    "json_document",
     "json_text",
     "make_type",
     "parse_schema",
     "parse_type",
+    "plain",
     "rows_to_arrow",
     "schema_from_mapping",
     "shown_type",
