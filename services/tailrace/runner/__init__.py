@@ -1,1 +1,25 @@
-"""The runner: hosts that carry out what the engine decides."""
+"""The runner: the host that carries the engine's decisions out, and the workers that run nodes' code."""
+
+from __future__ import annotations
+
+from tailrace.runner.deployment import Deployment, copy_files, deploy
+from tailrace.runner.host import AskError, Host, UnknownNodeError, UnknownTableError
+from tailrace.runner.journal import Entry, LogLine, RunEntry
+from tailrace.runner.settings import RunnerSettings
+from tailrace.runner.view import HostView, UnknownAppError
+
+__all__ = [
+    "AskError",
+    "Deployment",
+    "Entry",
+    "Host",
+    "HostView",
+    "LogLine",
+    "RunEntry",
+    "RunnerSettings",
+    "UnknownAppError",
+    "UnknownNodeError",
+    "UnknownTableError",
+    "copy_files",
+    "deploy",
+]

@@ -183,6 +183,8 @@ class Host:
         self._wake: asyncio.TimerHandle | None = None
         self._watch = log.watch()
         self._stopping = False
+        self._quiet = asyncio.Event()
+        """Set once nothing runs or waits to be committed, after the stop has begun."""
         self._indexed: dict[str, int] = {}
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -228,9 +230,8 @@ class Host:
         """Start nothing new, let runs end for a moment, commit what ended, and let go of everything."""
         self._stopping = True
         self._post(Drain(now_ms=self._now()))
-        deadline = self._runtime.clock.monotonic_s() + self.settings.stop_timeout.total_seconds()
-        while self._engine.busy and self._runtime.clock.monotonic_s() < deadline:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._quiet.wait(), self.settings.stop_timeout.total_seconds())
         for slot in self._slots.values():
             for task in slot.tasks.values():
                 task.cancel()
@@ -283,6 +284,8 @@ class Host:
     def _post(self, event: Event) -> None:
         for command in self._engine.handle(event):
             self._carry_out(command)
+        if self._stopping and not self._engine.busy:
+            self._quiet.set()
 
     def _carry_out(self, command: Command) -> None:
         match command:
@@ -813,12 +816,12 @@ class Host:
         written: OffsetRange = await self._call(lambda: self.log.append(partition, [NewRecord(value)]))
         return f"{graph}-trigger-{written.start}"
 
-    async def look(self, topic: str) -> tuple[TopicInfo, TableFold]:
-        """A table's topic and its fold at the log's end."""
+    async def look(self, topic: str) -> Pin:
+        """A table as it is now."""
         await self._know(topic)
         tail = self._tail(topic)
         await tail.advance()
-        return tail.info, tail.fold
+        return await tail.pin()
 
     async def ask(self, graph: str, kind: str, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
         """Have a worker answer a `query` or `read` order; yields the pieces of the answer.

@@ -1,0 +1,214 @@
+"""Everything on one machine in one process tree: gateway, runner and the local HTTP interface over one log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+from aiohttp import web
+
+from tailrace.api import LocalApi
+from tailrace.errors import FatalError, RejectedError
+from tailrace.gateway import Gateway, GatewaySettings, WebhookRoute
+from tailrace.graph import App, load_app
+from tailrace.log import Log, open_log
+from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, copy_files, deploy
+from tailrace.runtime import Runtime
+
+__all__ = ["CONTACT_FILE", "AlreadyUpError", "House", "HouseSettings", "PortInUseError"]
+
+CONTACT_FILE = "up.json"
+"""Below the data folder: where a running `up` can be reached, and the token to do so."""
+
+
+class AlreadyUpError(FatalError):
+    """Another process uses the data folder."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        super().__init__(f"another `tailrace up` uses {data_dir}: stop it first, or give this one its own --data")
+
+
+class PortInUseError(FatalError):
+    """The port is taken."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        super().__init__(f"port {port} of {host} is in use: stop what listens there, or choose another with --port")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HouseSettings:
+    """Where a house stands."""
+
+    apps: Sequence[Path] = ()
+    data_dir: Path = Path(".tailrace")
+    log_url: str | None = None
+    """None: the embedded log in the data folder."""
+    host: str = "127.0.0.1"
+    port: int = 8700
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    runner: RunnerSettings = field(default_factory=RunnerSettings)
+
+    @property
+    def url(self) -> str:
+        """The log's URL."""
+        return self.log_url or f"sqlite:///{self.data_dir.resolve() / 'tailrace.db'}"
+
+
+class House:
+    """Starts and stops the services of one machine."""
+
+    def __init__(self, settings: HouseSettings, runtime: Runtime) -> None:
+        self.settings = settings
+        self.apps: list[App] = []
+        self.port = settings.port
+        self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+        self._runtime = runtime
+        self._exits = contextlib.AsyncExitStack()
+        self._host: Host | None = None
+        self._gateway: Gateway | None = None
+
+    @property
+    def base_url(self) -> str:
+        """Where webhooks and the local interface listen."""
+        return f"http://{self.settings.host}:{self.port}"
+
+    @property
+    def deployments(self) -> list[Deployment]:
+        """The deployed apps."""
+        return list(self._host.deployments.values()) if self._host else []
+
+    def listen(self, listener: Callable[[Entry], None]) -> None:
+        """Call `listener` with each run and line of output."""
+        assert self._host is not None
+        self._host.journal.listen(listener)
+
+    async def start(self) -> None:
+        """Open the log, deploy the apps, and take webhooks. What has been started is stopped again on an error."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        settings = self.settings
+        data_dir = settings.data_dir.resolve()
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self._exits.callback(_lock(data_dir))
+        log: Log = await asyncio.to_thread(open_log, settings.url, runtime=self._runtime)
+        self._exits.push_async_callback(asyncio.to_thread, log.close)
+        gateway = self._gateway = Gateway(log, runtime=self._runtime, settings=settings.gateway)
+        host = self._host = Host(
+            log,
+            data_dir=data_dir,
+            runtime=self._runtime,
+            settings=settings.runner,
+            respond=gateway.respond,
+            failed=self._failed,
+        )
+        await host.start()
+        self._exits.push_async_callback(host.stop)
+        await self.load()
+        await self._serve(gateway, host)
+
+    async def load(self) -> None:
+        """Read the apps' folders again, and deploy what is there now."""
+        assert self._host is not None and self._gateway is not None
+        apps = [await asyncio.to_thread(load_app, folder) for folder in self.settings.apps]
+        _different(apps)
+        deployments = []
+        for app in apps:
+            folder = await asyncio.to_thread(copy_files, app, self.settings.data_dir.resolve() / "apps")
+            deployments.append(deploy(app, folder, self.settings.runner))
+        await self._host.deploy(deployments)
+        routes: dict[str, WebhookRoute] = {}
+        for deployment in deployments:
+            for name, (node, table) in deployment.webhooks.items():
+                if name in routes:
+                    raise DoubleWebhookError(name)
+                routes[name] = WebhookRoute(webhook=name, topic=table.topic, respond=node.respond)
+        self._gateway.set_routes(routes)
+        self.apps = apps
+
+    async def stop(self) -> None:
+        """Answer what was accepted, commit what ended, and let go of everything; within 5 s."""
+        await self._exits.aclose()
+
+    async def _serve(self, gateway: Gateway, host: Host) -> None:
+        settings = self.settings
+        token = secrets.token_urlsafe(32)
+        app = web.Application(client_max_size=settings.gateway.body_bytes_max + 1024)
+        gateway.add_to(app)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        view = HostView(host, "", {"log": settings.url, "data": str(settings.data_dir.resolve()), "pid": os.getpid()})
+        LocalApi(view, token=token).add_to(app)
+        await runner.setup()
+        self._exits.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, settings.host, settings.port, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            raise PortInUseError(settings.host, settings.port) from error
+        server = site._server
+        assert server is not None
+        self.port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
+        view.base_url = self.base_url
+        contact = self.settings.data_dir.resolve() / CONTACT_FILE
+        _write_secretly(contact, orjson.dumps({"url": self.base_url, "token": token, "pid": os.getpid()}))
+        self._exits.callback(lambda: contact.unlink(missing_ok=True))
+
+    def _failed(self, error: BaseException) -> None:
+        if not self.failure.done():
+            self.failure.set_result(error)
+
+
+class DoubleWebhookError(RejectedError):
+    """Two deployed webhooks have the same id, so they would have the same URL."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"two webhooks have the id {name!r}: give one of them another id in its graph.yml")
+
+
+class SameSlugError(RejectedError):
+    """Two deployed apps have the same slug, so they would share topics."""
+
+    def __init__(self, slug: str) -> None:
+        self.slug = slug
+        super().__init__(f"two apps have the slug {slug!r}: give one of them another `slug:` in its graph.yml")
+
+
+def _different(apps: Sequence[App]) -> None:
+    seen: set[str] = set()
+    for app in apps:
+        if app.slug in seen:
+            raise SameSlugError(app.slug)
+        seen.add(app.slug)
+
+
+def _lock(data_dir: Path) -> Callable[[], None]:
+    handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise AlreadyUpError(data_dir) from error
+    return lambda: os.close(handle)
+
+
+def _write_secretly(path: Path, data: bytes) -> None:
+    path.unlink(missing_ok=True)
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(handle, data)
+    finally:
+        os.close(handle)

@@ -1,0 +1,7 @@
+"""The HTTP interface that our own command line speaks to a running `tailrace up`."""
+
+from __future__ import annotations
+
+from tailrace.api.local import LocalApi, RunnerView
+
+__all__ = ["LocalApi", "RunnerView"]

@@ -1,0 +1,161 @@
+"""Routes below `/api/local`, for the command line of the same machine and user.
+
+Every request carries the token that `up` wrote into a file that only its user can read: a web page that the user
+happens to visit can reach the port, but not the file.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import orjson
+from aiohttp import web
+
+from tailrace.errors import RejectedError, RetriableError, TailraceError
+
+__all__ = ["LocalApi", "RunnerView"]
+
+
+class RunnerView(Protocol):
+    """What the routes need of the runner behind them."""
+
+    def status(self) -> dict[str, Any]:
+        """Apps with their nodes, tables and webhooks."""
+        ...
+
+    async def trigger(self, node: str, app: str | None, execution_type: str) -> str:
+        """Ask for a run; returns the request's id."""
+        ...
+
+    def runs(self, *, node: str | None, kind: str | None, last: int) -> Sequence[Any]:
+        """Newest runs, oldest first; dataclasses."""
+        ...
+
+    def lines(self, *, node: str | None, run: str | None, last: int) -> Sequence[Any]:
+        """Newest lines of output, oldest first; dataclasses."""
+        ...
+
+    def follow(self) -> AsyncIterator[Any]:
+        """Runs and lines as they come; dataclasses."""
+        ...
+
+    async def tables(self, app: str | None) -> list[dict[str, Any]]: ...
+
+    async def versions(self, table: str, app: str | None) -> list[dict[str, Any]]: ...
+
+    def read(self, table: str, app: str | None, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """A table's rows in the wanted format."""
+        ...
+
+    def query(self, sql: str, app: str | None) -> AsyncIterator[bytes]:
+        """The answer of a query, as one JSON document."""
+        ...
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class LocalApi:
+    """The routes, over a runner."""
+
+    def __init__(self, runner: RunnerView, *, token: str) -> None:
+        self._runner = runner
+        self._token = token
+
+    def add_to(self, app: web.Application) -> None:
+        """Add the routes to `app`."""
+        router = app.router
+        router.add_get("/api/local/status", self._guarded(self._status))
+        router.add_post("/api/local/trigger", self._guarded(self._trigger))
+        router.add_get("/api/local/runs", self._guarded(self._runs))
+        router.add_get("/api/local/logs", self._guarded(self._logs))
+        router.add_get("/api/local/tables", self._guarded(self._tables))
+        router.add_get("/api/local/tables/{table}/versions", self._guarded(self._versions))
+        router.add_get("/api/local/tables/{table}/rows", self._guarded(self._rows))
+        router.add_post("/api/local/sql", self._guarded(self._sql))
+
+    def _guarded(self, handler: Handler) -> Handler:
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(given.encode(), self._token.encode()):
+                return _problem(401, "this interface is for the `tailrace` command of the user who started `up`")
+            try:
+                return await handler(request)
+            except RejectedError as error:
+                return _problem(400, str(error))
+            except RetriableError as error:
+                return _problem(503, str(error))
+            except TailraceError as error:
+                return _problem(500, str(error))
+
+        return guarded
+
+    async def _status(self, _: web.Request) -> web.Response:
+        return _json(self._runner.status())
+
+    async def _trigger(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        uid = await self._runner.trigger(body["node"], body.get("app"), body.get("type", "manual"))
+        return _json({"uid": uid})
+
+    async def _runs(self, request: web.Request) -> web.Response:
+        query = request.query
+        runs = self._runner.runs(node=query.get("node"), kind=query.get("status"), last=int(query.get("last", 50)))
+        return _json([asdict(run) for run in runs])
+
+    async def _logs(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        node, run = query.get("node"), query.get("run")
+        lines = self._runner.lines(node=node, run=run, last=int(query.get("last", 200)))
+        if "follow" not in query:
+            return _json([asdict(line) for line in lines])
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        for line in lines:
+            await response.write(orjson.dumps(asdict(line)) + b"\n")
+        async for entry in self._runner.follow():
+            if node is None or node in (entry.node, entry.title):
+                await response.write(orjson.dumps(asdict(entry)) + b"\n")
+        return response
+
+    async def _tables(self, request: web.Request) -> web.Response:
+        return _json(await self._runner.tables(request.query.get("app")))
+
+    async def _versions(self, request: web.Request) -> web.Response:
+        return _json(await self._runner.versions(request.match_info["table"], request.query.get("app")))
+
+    async def _rows(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        arguments: dict[str, Any] = {"format": query.get("format", "json")}
+        for name in ("limit", "offset"):
+            if name in query:
+                arguments[name] = int(query[name])
+        if "version" in query:
+            arguments["version"] = query["version"]
+        return await _streamed(request, self._runner.read(request.match_info["table"], query.get("app"), arguments))
+
+    async def _sql(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        return await _streamed(request, self._runner.query(body["sql"], body.get("app")))
+
+
+async def _streamed(request: web.Request, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+    """The pieces as one body. The first is awaited before the status goes out, so that an error has its own."""
+    first = await anext(pieces, b"")
+    response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
+    await response.prepare(request)
+    await response.write(first)
+    async for piece in pieces:
+        await response.write(piece)
+    return response
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=orjson.dumps(value, default=str), content_type="application/json")
+
+
+def _problem(status: int, reason: str) -> web.Response:
+    return web.json_response({"detail": reason}, status=status)

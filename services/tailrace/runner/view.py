@@ -1,0 +1,142 @@
+"""The host as the local HTTP interface shows it: apps, tables, runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from tailrace.errors import RejectedError
+from tailrace.runner.deployment import DeployedTable, Deployment
+from tailrace.runner.host import Host, UnknownNodeError, UnknownTableError
+from tailrace.runner.journal import LogLine, RunEntry
+
+__all__ = ["HostView", "UnknownAppError"]
+
+
+class UnknownAppError(RejectedError):
+    """No such app is deployed here, or it must be named."""
+
+    def __init__(self, name: str | None, known: Sequence[str]) -> None:
+        self.name, self.known = name, list(known)
+        what = f"there is no app {name!r}" if name else "name the app (--app)"
+        super().__init__(f"{what}; there are: {', '.join(sorted(known)) or 'none'}")
+
+
+class HostView:
+    """Names from outside looked up, and the host asked."""
+
+    def __init__(self, host: Host, base_url: str, about: Mapping[str, Any]) -> None:
+        self._host = host
+        self.base_url = base_url
+        self._about = dict(about)
+
+    def status(self) -> dict[str, Any]:
+        """Apps with their nodes, tables and webhooks."""
+        return {**self._about, "url": self.base_url, "apps": [self._app(d) for d in self._host.deployments.values()]}
+
+    def _app(self, deployment: Deployment) -> dict[str, Any]:
+        app = deployment.app
+        return {
+            "app": app.slug,
+            "title": app.title,
+            "nodes": [
+                {"node": node.key, "title": node.title, "kind": node.kind, "trigger": node.trigger or "reactive"}
+                for node in app.nodes
+            ],
+            "tables": [{"table": table.store.name, "topic": topic} for topic, table in deployment.tables.items()],
+            "webhooks": [
+                {"webhook": node.title, "table": table.store.name, "url": f"{self.base_url}/webhooks/{name}"}
+                for name, (node, table) in deployment.webhooks.items()
+            ],
+            "problems": [
+                {"severity": e.severity, "file": e.file, "line": e.line, "node": e.node_id, "message": e.message}
+                for e in app.errors
+            ],
+        }
+
+    def _deployments(self, app: str | None) -> list[Deployment]:
+        deployments = self._host.deployments
+        if app is None:
+            return list(deployments.values())
+        if app not in deployments:
+            raise UnknownAppError(app, list(deployments))
+        return [deployments[app]]
+
+    async def trigger(self, node: str, app: str | None, execution_type: str) -> str:
+        """Ask for a run of the node with this key, title or file; returns the request's id."""
+        for deployment in self._deployments(app):
+            for deployed in deployment.nodes.values():
+                own = deployed.node
+                if node in (own.key, own.title, own.node_file):
+                    return await self._host.trigger(deployment.graph, own.key, execution_type)
+        known = [n.node.title for d in self._deployments(app) for n in d.nodes.values()]
+        raise UnknownNodeError(node, known)
+
+    def runs(self, *, node: str | None, kind: str | None, last: int) -> Sequence[RunEntry]:
+        """Newest runs, oldest first."""
+        return self._host.journal.runs(node=node, kind=kind, last=last)
+
+    def lines(self, *, node: str | None, run: str | None, last: int) -> Sequence[LogLine]:
+        """Newest lines of output, oldest first."""
+        return self._host.journal.lines(node=node, run=run, last=last)
+
+    def follow(self) -> AsyncIterator[RunEntry | LogLine]:
+        """Runs and lines as they come."""
+        return self._host.journal.follow()
+
+    async def tables(self, app: str | None) -> list[dict[str, Any]]:
+        """Each table with its active version; `rows` is None where only a read can count them."""
+        found = []
+        for deployment in self._deployments(app):
+            for table in deployment.tables.values():
+                view = (await self._host.look(table.topic)).view
+                found.append(
+                    {
+                        "app": deployment.graph,
+                        "table": table.store.name,
+                        "version": view.name if view else None,
+                        "rows": view.exact_count if view else 0,
+                        "fields": {name: str(kind) for name, kind in view.fields.items()} if view else {},
+                        "topic": table.topic,
+                    }
+                )
+        return found
+
+    async def versions(self, table: str, app: str | None) -> list[dict[str, Any]]:
+        """The table's versions, oldest first."""
+        _, found = self._table(table, app)
+        pin = await self._host.look(found)
+        return [
+            {
+                "version": view.name,
+                "active": view.name == pin.active,
+                "begun_ms": view.begun_ms,
+                "rows": view.exact_count,
+                "fields": {name: str(kind) for name, kind in view.fields.items()},
+            }
+            for view in pin.versions.values()
+        ]
+
+    def read(self, table: str, app: str | None, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
+        """A table's rows in the wanted format, in pieces."""
+        deployment, topic = self._table(table, app)
+        return self._host.ask(deployment.graph, "read", {**arguments, "table": topic})
+
+    def query(self, sql: str, app: str | None) -> AsyncIterator[bytes]:
+        """The answer of a query over an app's tables, as one JSON document in pieces."""
+        deployments = self._deployments(app)
+        if len(deployments) != 1:
+            raise UnknownAppError(app, list(self._host.deployments))
+        return self._host.ask(deployments[0].graph, "query", {"sql": sql})
+
+    def _table(self, name: str, app: str | None) -> tuple[Deployment, str]:
+        """A table by its name, `<name>_dead_letters`, or its topic."""
+        known: list[DeployedTable] = []
+        for deployment in self._deployments(app):
+            for table in deployment.tables.values():
+                known.append(table)
+                if name in (table.store.name, table.topic):
+                    return deployment, table.topic
+                if name in (f"{table.store.name}_dead_letters", table.dead_letters):
+                    return deployment, table.dead_letters
+        raise UnknownTableError(name, [table.store.name for table in known])
