@@ -10,7 +10,7 @@ from croniter import croniter
 from croniter.croniter import CroniterError
 
 from tailrace.graph.entries import DashboardEntry, DocEntry, EntryKind, Exposes, FunctionEntry, GraphFile, StoreEntry
-from tailrace.graph.ids import is_id
+from tailrace.graph.ids import ID_CHARACTERS_MAX, is_id
 from tailrace.graph.model import Storage
 from tailrace.graph.problems import Problem, Problems
 from tailrace.graph.section import Section, parameter_value
@@ -37,7 +37,8 @@ _NOT_FOR: Mapping[EntryKind, tuple[str, ...]] = {
     "sql": ("chart_input",),
 }
 _CRON_WORDS = frozenset(
-    "l jan feb mar apr may jun jul aug sep oct nov dec sun mon tue wed thu fri sat".split()  # noqa: SIM905
+    ["l", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+    + ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
 )
 
 
@@ -111,7 +112,11 @@ class _Reader:
         section.node_id = id_
         line = section.line_of("id")
         if not is_id(id_):
-            section.error(line, f'id "{id_}" must be letters and digits', hint="an id made from its name stands in")
+            section.error(
+                line,
+                f'id "{id_}" must be 1 to {ID_CHARACTERS_MAX} letters and digits',
+                hint="an id made from its name stands in",
+            )
             return None
         if id_ in self._ids:
             hint = f"line {self._ids[id_]} has it too; leave one out and an id made from its name stands in"

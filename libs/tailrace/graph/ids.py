@@ -8,8 +8,10 @@ import re
 
 from tailrace.graph.model import Store
 
-__all__ = ["fallback_id", "is_id", "slug_from", "topic_name"]
+__all__ = ["ID_CHARACTERS_MAX", "TOPIC_CHARACTERS_MAX", "fallback_id", "is_id", "slug_from", "topic_name"]
 
+ID_CHARACTERS_MAX = 128
+"""Longest id: it becomes a part of names of files, groups and topics. Real ones have seven to nine characters."""
 TOPIC_CHARACTERS_MAX = 249
 """Kafka's limit: a longer name with its partition would not fit a file name."""
 
@@ -19,7 +21,7 @@ _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 
 def is_id(text: str) -> bool:
     """Whether `text` may be the id of a node or store."""
-    return _ID.fullmatch(text) is not None and len(text) <= 64
+    return _ID.fullmatch(text) is not None and len(text) <= ID_CHARACTERS_MAX
 
 
 def fallback_id(parent_id: str, name: str) -> str:

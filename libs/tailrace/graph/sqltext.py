@@ -6,15 +6,17 @@ import re
 
 __all__ = ["strip_sql_comments"]
 
-TEMPLATE_TAG_CHARACTERS_MAX = 10_000
-"""Longest template tag that is known for one. Without a limit, text full of `{{` would take quadratic time."""
+TEMPLATE_TAG_CHARACTERS_MAX = 2_000
+TEMPLATE_COMMENT_CHARACTERS_MAX = 20_000
+"""Longest template tag and comment that are known for one. Without a limit, text full of `{{` would take quadratic
+time."""
 
 _PLAIN = re.compile(r"(?:[^-/'\"$eE{]|[eE](?!'))+")
 _DOLLAR = re.compile(r"\$(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?\$")
 _LINE_END = re.compile(r"[\r\n]")
 _BLOCK_EDGE = re.compile(r"/\*|\*/")
 _TEMPLATE_STRING = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-_TEMPLATE_ENDS = {"{{": re.compile(r"['\"]|}}"), "{%": re.compile(r"['\"]|%}"), "{#": re.compile(r"#}")}
+_TEMPLATE_ENDS = {"{{": re.compile(r"['\"]|}}"), "{%": re.compile(r"['\"]|%}")}
 _QUOTE_STOPS = {
     "'": re.compile(r"'|{(?=[{%#])"),
     '"': re.compile(r"\"|{(?=[{%#])"),
@@ -81,7 +83,11 @@ def _quote_end(sql: str, at: int, quote: str, kind: str) -> int:
 
 def _template_end(sql: str, at: int) -> int | None:
     """End of the template tag that begins at `at`; None where there is none, or it is never closed."""
-    ends = _TEMPLATE_ENDS.get(sql[at : at + 2])
+    opened = sql[at : at + 2]
+    if opened == "{#":
+        closed = sql.find("#}", at + 2, at + TEMPLATE_COMMENT_CHARACTERS_MAX)
+        return None if closed < 0 else closed + 2
+    ends = _TEMPLATE_ENDS.get(opened)
     if ends is None:
         return None
     stop = at + TEMPLATE_TAG_CHARACTERS_MAX
