@@ -1,0 +1,63 @@
+"""`patterns_id` is a place in the log written as text: its order, its inverse, its uniqueness."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tailrace.tables import BadIdError, IdMaker, parse_id
+
+BORN_MS = 1_700_000_000_000
+offsets = st.integers(0, (1 << 40) - 1)
+rows = st.integers(0, 65_535)
+
+
+def test_an_id_has_26_lower_case_characters() -> None:
+    """As the original's ULIDs: programs cut, compare and index them."""
+    text = IdMaker("shop.orders", BORN_MS).id_at(5, 3)
+    assert len(text) == 26
+    assert text == text.lower()
+
+
+@given(offsets, rows, st.integers(0, 255), st.integers(0, (1 << 48) - 1))
+@settings(deadline=None)
+def test_an_id_can_be_turned_back_into_its_place(offset: int, row: int, partition: int, born_ms: int) -> None:
+    """`Stream.seek` and deletes by id rest on it."""
+    place = parse_id(IdMaker("shop.orders", born_ms, partition).id_at(offset, row))
+    assert (place.born_ms, place.partition, place.offset, place.row) == (born_ms, partition, offset, row)
+
+
+@given(st.tuples(offsets, rows), st.tuples(offsets, rows))
+@settings(deadline=None)
+def test_text_order_is_log_order(one: tuple[int, int], other: tuple[int, int]) -> None:
+    """Plain string comparison is the stream's order."""
+    ids = IdMaker("shop.orders", BORN_MS)
+    assert (ids.id_at(*one) < ids.id_at(*other)) == (one < other)
+
+
+def test_a_topic_born_later_has_greater_ids() -> None:
+    """A restored or migrated table continues after the old one, for those who kept an id."""
+    old, new = IdMaker("shop.orders", BORN_MS), IdMaker("shop.orders", BORN_MS + 1)
+    assert old.id_at((1 << 40) - 1, 65_535) < new.id_at(0, 0)
+
+
+def test_tables_born_together_do_not_share_ids() -> None:
+    """Ids are unique over the platform."""
+    assert IdMaker("shop.orders", BORN_MS).id_at(1, 1) != IdMaker("shop.bills", BORN_MS).id_at(1, 1)
+
+
+@pytest.mark.parametrize("rows_of_message", [1, 2, 127, 128, 129, 65_536])
+def test_the_array_of_a_message_is_its_ids_one_by_one(rows_of_message: int) -> None:
+    """Made vectorised for Arrow, the same as one at a time."""
+    ids = IdMaker("shop.orders", BORN_MS)
+    array = ids.array(7, rows_of_message)
+    assert len(array) == rows_of_message
+    assert array[rows_of_message - 1].as_py() == ids.id_at(7, rows_of_message - 1)
+    assert array[0].as_py() == ids.id_at(7, 0)
+
+
+@pytest.mark.parametrize("text", ["", "abc", "u" * 26, "0" * 25, "0" * 27, "0" * 25 + "I"])
+def test_any_other_text_is_refused(text: str) -> None:
+    """A seek to something that is no id must not land anywhere."""
+    with pytest.raises(BadIdError):
+        parse_id(text)
