@@ -39,14 +39,14 @@ def echo(**call: Any) -> Any:
 
 def look(**_: Any) -> dict[str, Any]:
     """What the worker sees of itself."""
-    fds = {int(fd): os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if _is_open(int(fd))}
+    fds = {int(fd.name): str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if _is_open(int(fd.name))}
     status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
     return {
         "pid": os.getpid(),
         "ppid": os.getppid(),
         "sid": os.getsid(0),
         "pgid": os.getpgid(0),
-        "cwd": os.getcwd(),
+        "cwd": str(Path.cwd()),
         "fds": fds,
         "environ": dict(os.environ),
         "initial_environ": Path("/proc/self/environ").read_bytes().decode().split("\0"),
@@ -208,7 +208,7 @@ def threads(count: int = 3, **_: Any) -> int:
 def fill_folder(**_: Any) -> str:
     place = Path(os.environ["TMPDIR"])
     try:
-        with open(place / "big", "wb") as file:
+        with (place / "big").open("wb") as file:
             while True:
                 file.write(b"x" * (1 << 20))
                 file.flush()
@@ -239,7 +239,7 @@ def heavy(**_: Any) -> dict[str, Any]:
     path = Path(os.environ["TMPDIR"]) / "t.parquet"
     pq.write_table(arrow_table, path)
     connection = duckdb.connect()
-    total = connection.sql(f"select count(*), sum(v) from '{path}'").fetchone()
+    total = connection.sql(f"select count(*), sum(v) from '{path}'").fetchall()[0]
     groups = len(frame.merge(frame.groupby("k", as_index=False).v.sum(), on="k"))
     ordered = connection.sql("select * from arrow_table order by v desc limit 5").fetchall()
     path.unlink()

@@ -51,6 +51,8 @@ _LIBRARY_SETTINGS = {
     "NUMEXPR_NUM_THREADS": "1",
     # Importing pyarrow starts jemalloc's background thread unless told not to.
     "JE_ARROW_MALLOC_CONF": "background_thread:false",
+    # Else its allocator takes a gigabyte at its first use, which counts against the memory limit.
+    "MIMALLOC_ARENA_EAGER_COMMIT": "0",
 }
 
 
@@ -103,8 +105,7 @@ def child_processes(pid: int | None = None) -> list[int]:
     found: list[int] = []
     try:
         for task in os.listdir(f"/proc/{parent}/task"):  # noqa: PTH208
-            with open(f"/proc/{parent}/task/{task}/children") as file:
-                found.extend(int(child) for child in file.read().split())
+            found.extend(int(child) for child in Path(f"/proc/{parent}/task/{task}/children").read_text().split())
     except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN, or the process has gone
         return [child for child in _all_processes() if _parent_of(child) == parent]
     return found
@@ -222,7 +223,7 @@ def _place_descriptors(sock: int, out: int, err: int) -> None:
         os.dup2(source, target, inheritable=True)
     os.dup2(sock, SOCKET_FD, inheritable=False)
     os.closerange(SOCKET_FD + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]  # noqa: SIM115
     sys.stdout = sys.__stdout__ = _text_writer(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = _text_writer(2)  # type: ignore[misc]
 

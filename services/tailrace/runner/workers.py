@@ -311,9 +311,7 @@ class WorkerPool:
                     except ZygoteLostError as error:  # it ran nothing of the node's yet: ask the next one
                         self._last_error = str(error)
         except TimeoutError:
-            raise WorkerStartError(
-                spec.entry, f"none after {self._spawn_timeout_s:g} s ({self._last_error})"
-            ) from None
+            raise WorkerStartError(spec.entry, f"none after {self._spawn_timeout_s:g} s ({self._last_error})") from None
 
     async def close(self, grace_s: float = 1.0) -> None:
         """End all workers, those that do not end within `grace_s` by force, and the zygote. Takes under 2 s."""

@@ -1,0 +1,165 @@
+"""Errors of node code as its author should see them: their frames only, paths from the app's folder, and a way out."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+__all__ = ["ErrorPlace", "error_hint", "error_place", "format_user_traceback", "is_app_file"]
+
+TEXT_CHARS_MAX = 32_000
+"""Longest traceback that is kept; one holds thousands of frames, or an error text that is a whole response body."""
+
+_OURS = tuple(
+    {
+        str(Path(__file__).resolve().parents[1]) + os.sep,  # tailrace
+        str(Path(__file__).resolve().parents[2] / "patterns") + os.sep,
+    }
+)
+
+_RUNNER = str(Path(__file__).resolve().with_name("script.py"))
+"""What calls node code: all frames above are not the author's."""
+
+_DISTRIBUTIONS = {
+    # What is installed under another name than it is imported by; those that people ask for most.
+    "PIL": "pillow",
+    "bs4": "beautifulsoup4",
+    "cv2": "opencv-python-headless",
+    "dateutil": "python-dateutil",
+    "dotenv": "python-dotenv",
+    "google": "google-api-python-client",
+    "jwt": "pyjwt",
+    "psycopg2": "psycopg2-binary",
+    "sklearn": "scikit-learn",
+    "slack": "slack_sdk",
+    "yaml": "pyyaml",
+}
+
+
+class ErrorPlace(NamedTuple):
+    """Where in the app an error arose."""
+
+    file: str
+    """Path from the app's folder, with slashes."""
+
+    line: int
+    """From 1."""
+
+
+def is_app_file(path: str, app_dir: str | Path) -> bool:
+    """Whether `path` belongs to the app itself, and not to a virtual environment inside of its folder."""
+    prefix = f"{app_dir}{os.sep}"
+    return path.startswith(prefix) and f"{os.sep}site-packages{os.sep}" not in path[len(prefix) - 1 :]
+
+
+def error_place(exc: BaseException, app_dir: str | Path) -> ErrorPlace | None:
+    """The innermost line of the app that `exc` came through; None where it never was in the app's code."""
+    app_dir = os.path.realpath(app_dir)
+    if isinstance(exc, SyntaxError) and exc.filename and is_app_file(exc.filename, app_dir):
+        return ErrorPlace(_relative(exc.filename, app_dir), exc.lineno or 1)
+    place = None
+    frame = exc.__traceback__
+    while frame is not None:
+        path = frame.tb_frame.f_code.co_filename
+        if is_app_file(path, app_dir):
+            place = ErrorPlace(_relative(path, app_dir), frame.tb_lineno or 1)
+        frame = frame.tb_next
+    return place
+
+
+def format_user_traceback(exc: BaseException, app_dir: str | Path) -> str:
+    """`exc` as Python prints it, beginning at the app's first frame, without frames of ours, and with a hint.
+
+    Libraries' frames stay, as they show what the app's call ended in. At most `TEXT_CHARS_MAX` characters, cut in
+    the middle.
+    """
+    app_dir = os.path.realpath(app_dir)
+    tree = traceback.TracebackException(type(exc), exc, exc.__traceback__, compact=True)
+    _tidy(tree, app_dir)
+    text = "".join(tree.format())
+    if not tree.stack and tree.__cause__ is None and tree.__context__ is None:  # a file that does not even parse
+        text = text.removeprefix("Traceback (most recent call last):\n")
+    if (hint := error_hint(exc)) is not None:
+        text += f"hint: {hint}\n"
+    if len(text) > TEXT_CHARS_MAX:
+        half = TEXT_CHARS_MAX // 2
+        text = f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"
+    return text
+
+
+def error_hint(exc: BaseException) -> str | None:
+    """What to write or set instead, for mistakes that are often made; None for all others."""
+    if isinstance(exc, ModuleNotFoundError) and exc.name is not None:
+        return _missing_module_hint(exc.name)
+    if isinstance(exc, ImportError) and exc.name == "datetime":
+        return "the module `datetime` has a class of the same name: `from datetime import datetime`"
+    if isinstance(exc, MemoryError):
+        limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        if limit != resource.RLIM_INFINITY:
+            return (
+                f"the node hit its memory limit of {limit / (1 << 30):.2g} GiB: read large tables in chunks "
+                "(`chunksize=`), or stream them"
+            )
+    if isinstance(exc, RecursionError):
+        return "a function calls itself without end; the repeated lines above show which"
+    return None
+
+
+def _missing_module_hint(name: str) -> str | None:
+    parent, _, child = name.rpartition(".")
+    if name == "datetime.datetime":
+        return "write `from datetime import datetime`, and `datetime.now()` where the time is needed"
+    if parent in sys.modules and not hasattr(sys.modules[parent], "__path__"):
+        return f"`{parent}` is a module, not a package: write `from {parent} import {child}`"
+    if parent:
+        return None
+    if name in sys.stdlib_module_names:
+        return None
+    package = _DISTRIBUTIONS.get(name, name)
+    return (
+        f"if `{name}` is a package from PyPI, list `{package}` in a pip requirements file and name that file under "
+        "the key `requirements_file` in graph.yml; if it is a file of this app, check its name and folder"
+    )
+
+
+def _tidy(tree: traceback.TracebackException, app_dir: str) -> None:
+    """Clean `tree` and the errors that it was caused by or holds, in place."""
+    seen: set[int] = set()
+    waiting: list[traceback.TracebackException | None] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        begin = max((n for n, frame in enumerate(node.stack, 1) if frame.filename == _RUNNER), default=0)
+        frames = [frame for frame in node.stack[begin:] if not _is_ours(frame.filename)]
+        own = [number for number, frame in enumerate(frames) if is_app_file(frame.filename, app_dir)]
+        # What lies above the app's first frame called it. Where there is none (an error in a library, say, that
+        # the app's error was caused by), everything stays.
+        frames = frames[own[0] :] if own else frames
+        for frame in frames:
+            _ = frame.line  # read from the file before its name changes
+            frame.filename = _shown(frame.filename, app_dir)
+        node.stack[:] = frames
+        if getattr(node, "filename", None):  # a SyntaxError
+            node.filename = _shown(node.filename, app_dir)
+        waiting += [node.__cause__, node.__context__, *(getattr(node, "exceptions", None) or ())]
+
+
+def _is_ours(path: str) -> bool:
+    return path.startswith((*_OURS, "<frozen importlib", "<frozen runpy"))
+
+
+def _relative(path: str, app_dir: str) -> str:
+    return Path(path).relative_to(app_dir).as_posix()
+
+
+def _shown(path: str, app_dir: str) -> str:
+    if is_app_file(path, app_dir):
+        return _relative(path, app_dir)
+    _, found, rest = path.rpartition(f"{os.sep}site-packages{os.sep}")
+    return rest if found else path
