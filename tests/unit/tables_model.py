@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
 from tailrace.tables import IdMaker, Messages, StagedFiles, TableFold, VersionReader, message, rows_message
 
 BORN_MS = 1_700_000_000_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tables_model import MemoryTopic
+
 from tailrace.tables import TableFold, split_head, webhook_message
 
 N = {"n": "Integer"}

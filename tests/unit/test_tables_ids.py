@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tailrace.tables import BadIdError, IdMaker, parse_id
 
 BORN_MS = 1_700_000_000_000

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables_model import MemoryTopic
+
 from tailrace.tables import StagedFileMissingError, arrow_message, file_message, webhook_message
 
 N = {"n": "Integer"}
