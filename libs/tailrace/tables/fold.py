@@ -27,6 +27,9 @@ __all__ = [
     "version_name",
 ]
 
+VERSIONS_MAX = 100
+"""Versions that a fold keeps: a SQL node that fires all day makes thousands, and only the newest are asked for."""
+
 PATTERNS_ID = "patterns_id"
 WEBHOOK_FIELDS = {"timestamp": "DateTime", "record": "Json"}
 REQUEST_FIELDS = {**WEBHOOK_FIELDS, "patterns_request_key": "Text"}
@@ -116,6 +119,12 @@ class VersionView:
     def exact_count(self) -> int | None:
         """Number of rows where appending alone decides it, else None (it takes a read)."""
         return None if self.settings.unique_on or self.deletes else self.appended
+
+    def before(self, cut: int) -> VersionView:
+        """This version without what lies at or after `cut`; `appended` stays, so it is exact for the active one only."""
+        segments = tuple((start, min(stop, cut)) for start, stop in self.segments if start < cut)
+        schemas = tuple(entry for entry in self.schemas if entry[0] < cut)
+        return replace(self, segments=segments, schemas=schemas, deletes=tuple(at for at in self.deletes if at < cut))
 
     def to_json(self) -> dict[str, object]:
         """For a worker or an index."""
@@ -258,6 +267,8 @@ class TableFold:
             version_name(self.table, begun_ms), begun_ms, [(offset, None)], [], Settings.from_json(settings)
         )
         self.versions[version.name] = self.active = version
+        if len(self.versions) > VERSIONS_MAX:
+            del self.versions[next(iter(self.versions))]
         return version
 
     def _end(self, offset: int) -> None:

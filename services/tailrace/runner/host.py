@@ -78,7 +78,7 @@ from tailrace.runner.staging import drop_folders, mark_committed, open_folders, 
 from tailrace.runner.tails import Pin, TableTail
 from tailrace.runner.workers import Worker, WorkerLimits, WorkerPool, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
-from tailrace.tables import TableFold
+from tailrace.tables import TableFold, VersionView
 
 __all__ = ["AskError", "Host", "UnknownNodeError", "UnknownTableError"]
 
@@ -166,6 +166,8 @@ class Host:
         self._pool = WorkerPool(folder=data_dir / "workers")
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="log")
         self._slots: dict[str, _Slot] = {}
+        self._unclaimed: dict[str, SlotState] = {}
+        """What nodes that are not deployed now remember."""
         self._tails: dict[str, TableTail] = {}
         self._infos: dict[str, TopicInfo] = {}
         self._writers: dict[int, Writer] = {}
@@ -202,6 +204,7 @@ class Host:
         for deployment in deployments:
             if deployment.graph not in self.deployments:
                 await self.journal.load(deployment.graph, deployment.journal_topic)
+        new = {deployment.graph for deployment in deployments} - self.deployments.keys()
         self.deployments = {deployment.graph: deployment for deployment in deployments}
         await self._load_indexes()
         self._readers = {}
@@ -209,7 +212,8 @@ class Host:
             for slot, node in deployment.nodes.items():
                 known = self._slots.get(slot)
                 if known is None:
-                    known = self._slots[slot] = _Slot(slot, node)
+                    state = self._unclaimed.pop(slot, SlotState())
+                    known = self._slots[slot] = _Slot(slot, node, latest=state, head=state)
                     known.settled.set()
                 else:
                     if known.deployed.app_dir != node.app_dir and known.current is None:
@@ -217,6 +221,9 @@ class Host:
                     known.deployed = node
                 for table in node.spec.reads:
                     self._readers.setdefault(table, set()).add(slot)
+        if new:  # what their slots remember has not been read yet
+            for shard in list(self._writers):
+                self._lose(shard, "another app was deployed")
         self._post(
             Deploy(
                 now_ms=self._now(),
@@ -335,6 +342,8 @@ class Host:
             slot = self._slots.get(name)
             if slot is not None:
                 slot.latest = slot.head = state
+            else:
+                self._unclaimed[name] = state
         records = {name: state.record for name, state in states.items()}
         self._post(ShardOpened(now_ms=self._now(), shard=shard, opening=command.opening, records=records))
 
@@ -391,6 +400,8 @@ class Host:
             at_end = await tail.advance(until=tail.fold.position + self.settings.backlog_records_max)
             last = {writer: {0: offset} for writer, offset in tail.fold.last_by_writer.items()}
             self._post(News(now_ms=self._now(), table=topic, last=last))
+            if tail.fold.position - self._indexed.get(topic, 0) >= self.settings.index_every_offsets:
+                await self._save_index(topic, tail)
             if at_end:
                 self._behind.discard(topic)
                 self._caught_up.add(topic)
@@ -823,6 +834,11 @@ class Host:
         await tail.advance()
         return await tail.pin()
 
+    async def versions(self, topic: str) -> list[VersionView]:
+        """The table's versions, oldest first."""
+        pin = await self.look(topic)
+        return await self._tail(topic).views(pin.cut)
+
     async def ask(self, graph: str, kind: str, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
         """Have a worker answer a `query` or `read` order; yields the pieces of the answer.
 
@@ -912,16 +928,18 @@ class Host:
 
     async def _save_indexes(self) -> None:
         for topic, tail in self._tails.items():
-            if tail.fold.position == self._indexed.get(topic, 0):
-                continue
-            graph = next((d for d in self.deployments.values() if topic in d.tables), None)
-            if graph is None:
-                continue
-            data = {**tail.fold.to_json(), "born_ms": tail.info.born_ms}
-            record = NewRecord(orjson.dumps(data), topic.encode())
-            partition = Partition(graph.index_topic)
-            await self._call(lambda p=partition, r=record: self.log.append(p, [r]))  # type: ignore[misc]
-            self._indexed[topic] = tail.fold.position
+            if tail.fold.position != self._indexed.get(topic, 0):
+                await self._save_index(topic, tail)
+
+    async def _save_index(self, topic: str, tail: TableTail) -> None:
+        deployment = next((d for d in self.deployments.values() if topic in d.tables), None)
+        if deployment is None:
+            return
+        position = tail.fold.position
+        data = {**tail.fold.to_json(), "born_ms": tail.info.born_ms}
+        record = NewRecord(orjson.dumps(data), topic.encode())
+        await self._call(lambda: self.log.append(Partition(deployment.index_topic), [record]))
+        self._indexed[topic] = position
 
 
 class _Tails:

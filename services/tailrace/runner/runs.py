@@ -117,13 +117,16 @@ class Desk:
                 self._write(header, payload)
             case "view":
                 pin = await self._pin(header["table"])
-                name = header.get("version", pin.active)
-                view = pin.versions.get(name) if name else None
+                view = pin.view
+                if "version" in header and (view is None or view.name != header["version"]):
+                    views = await self._tail(header["table"]).views(pin.cut)
+                    view = next((one for one in views if one.name == header["version"]), None)
                 return {"op": "reply", "view": view.to_json() if view else None, "cut": pin.cut}, b""
             case "versions":
                 pin = await self._pin(header["table"])
-                versions = [view.to_json() for view in pin.versions.values()]
-                return {"op": "reply", "versions": versions, "active": pin.active}, b""
+                views = await self._tail(header["table"]).views(pin.cut)
+                active = pin.view.name if pin.view else None
+                return {"op": "reply", "versions": [view.to_json() for view in views], "active": active}, b""
             case "commit":
                 return await self._commit(header)
             case "respond":

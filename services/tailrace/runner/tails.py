@@ -21,13 +21,8 @@ class Pin(NamedTuple):
     """A table as of a cut: what one run reads of it."""
 
     cut: int
-    versions: dict[str, VersionView]
-    active: str | None
-
-    @property
-    def view(self) -> VersionView | None:
-        """The active version."""
-        return self.versions[self.active] if self.active else None
+    view: VersionView | None
+    """The active version."""
 
 
 class _Piece(NamedTuple):
@@ -67,8 +62,13 @@ class TableTail:
     async def pin(self) -> Pin:
         """The table as of the fold's position."""
         async with self._lock:
-            views = {name: version.view(self.fold.position) for name, version in self.fold.versions.items()}
-            return Pin(self.fold.position, views, self.fold.active.name if self.fold.active else None)
+            return Pin(self.fold.position, self.fold.view())
+
+    async def views(self, cut: int) -> list[VersionView]:
+        """The versions that were begun before `cut`, oldest first."""
+        async with self._lock:
+            views = [version.view(self.fold.position) for version in self.fold.versions.values()]
+        return [view.before(cut) for view in views if view.segments[0][0] < cut]
 
     async def scan(self, start: int, stop: int, records_max: int) -> Batch:
         """Committed records with `start <= offset < stop`, from memory where they are there."""

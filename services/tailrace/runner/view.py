@@ -105,16 +105,16 @@ class HostView:
     async def versions(self, table: str, app: str | None) -> list[dict[str, Any]]:
         """The table's versions, oldest first."""
         _, found = self._table(table, app)
-        pin = await self._host.look(found)
+        pin, views = await self._host.look(found), await self._host.versions(found)
         return [
             {
                 "version": view.name,
-                "active": view.name == pin.active,
+                "active": pin.view is not None and view.name == pin.view.name,
                 "begun_ms": view.begun_ms,
                 "rows": view.exact_count,
                 "fields": {name: str(kind) for name, kind in view.fields.items()},
             }
-            for view in pin.versions.values()
+            for view in views
         ]
 
     def read(self, table: str, app: str | None, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
