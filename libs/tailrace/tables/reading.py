@@ -54,7 +54,10 @@ class FileSource(Protocol):
 
 
 class StreamBatch(NamedTuple):
-    """Rows as a stream hands them over, and for each the place (offset, row) where the stream goes on after it."""
+    """Rows as a stream hands them over, and for each the place (offset, row) where the stream goes on after it.
+
+    That is one row further in the same message, also after its last row: so a place tells which row was the last one.
+    """
 
     rows: list[Row]
     places: list[tuple[int, int]]
@@ -88,8 +91,18 @@ class WebhookRow(dict[str, Any]):
 class VersionReader:
     """Reads one version of a table as of a cut."""
 
-    def __init__(self, view: VersionView, ids: IdMaker, source: MessageSource, files: FileSource) -> None:
+    def __init__(
+        self,
+        view: VersionView,
+        ids: IdMaker,
+        source: MessageSource,
+        files: FileSource,
+        *,
+        unwritten_from: int | None = None,
+    ) -> None:
+        """Messages at or after offset `unwritten_from` are not in the log yet: their rows have no id."""
         self.view = view
+        self._unwritten_from = unwritten_from if unwritten_from is not None else 1 << 62
         self._ids = ids
         self._source = source
         self._files = files
@@ -185,14 +198,12 @@ class VersionReader:
                 first = start[1] if at == start[0] else 0
                 if wanted is None and first == 0:
                     rows += own
-                    places += [(at, number) for number in range(1, count)]
-                    if count:
-                        places.append((at + 1, 0))
+                    places += [(at, number) for number in range(1, count + 1)]
                     continue
                 for number in range(first, count):
                     if wanted is None or wanted(at, number):
                         rows.append(own[number])
-                        places.append((at, number + 1) if number + 1 < count else (at + 1, 0))
+                        places.append((at, number + 1))
             if rows:
                 yield StreamBatch(rows, places)
 
@@ -279,7 +290,9 @@ class VersionReader:
         table = cast_arrow(self._columnar_source(doc), self._types_of(doc, offset), self._without_id(fields))
         table = cast_arrow(table, self._without_id(fields), self.fields)
         if id_column:
-            table = table.append_column(pa.field(id_column, pa.string()), self._ids.array(offset, table.num_rows))
+            written = offset < self._unwritten_from
+            ids = self._ids.array(offset, table.num_rows) if written else pa.nulls(table.num_rows, pa.string())
+            table = table.append_column(pa.field(id_column, pa.string()), ids)
         if wanted is not None:
             table = table.filter(pa.array([wanted(offset, row) for row in range(table.num_rows)], pa.bool_()))
         for start in range(0, table.num_rows, rows_max):
@@ -301,8 +314,11 @@ class VersionReader:
         own = self._without_id(fields)
         table = cast_arrow(rows_to_arrow(rows, own), own, self.fields)
         if id_column:
-            ids: list[str] = []
+            ids: list[str | None] = []
             for offset, count in places:
+                if offset >= self._unwritten_from:
+                    ids += [None] * count
+                    continue
                 prefix = self._ids.prefix(offset)
                 ids += [prefix + tail for tail in self._ids.tails(count)[:count]]
             table = table.append_column(pa.field(id_column, pa.string()), pa.array(ids, pa.string()))

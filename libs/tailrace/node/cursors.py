@@ -1,0 +1,431 @@
+"""Where the streams of a run are, and what they hand out next. One cursor for each table and ordering.
+
+A log-order cursor reads messages from its place up to the run's cut, a batch at a time. A cursor by a field sorts what
+lies after its value. Both end early, at a row boundary, when the run has handed out its rows or used up its share of
+time; `has_more` then says that rows are left.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from tailrace.node.errors import OrderingError
+from tailrace.node.values import decode_value, encode_value
+from tailrace.tables import BadIdError, IdMaker, StreamBatch, VersionReader, parse_id
+from tailrace.tables.schema import RowEncoder, cast_value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tailrace.node.session import Session
+    from tailrace.node.store import RunStore
+
+__all__ = ["LOG_ORDER", "Cursor", "FieldCursor", "LogCursor", "place_after"]
+
+LOG_ORDER = ""
+"""The ordering of a table's log, in the keys of cursors and in `Progress.orders`."""
+
+_SCAN_RECORDS_MAX = 2_000
+_FRAMES_MAX = 64
+_rows_per_message: dict[str, float] = {}
+"""By table, how many rows a message held of late: so a run that may hand out a hundred rows does not parse ten
+thousand. Kept over the runs of a worker."""
+
+
+class Cursor:
+    """What both kinds share: the bounds of the run, the record in hand, savepoints."""
+
+    def __init__(self, store: RunStore, field: str) -> None:
+        self.store = store
+        self.session: Session = store.session
+        self.field = field
+        self.used = False
+        self.has_more = False
+        self.taken = 0
+        self.in_hand = False
+        """A record was handed out and nobody has asked for the next one."""
+        self._dropped_at: set[tuple[int, int]] | None = None
+        self._saved: Any = None
+        self._saved_taken = 0
+        self._committed: Any = None
+        self._checkpoint: Any = None
+        self._exhausted = False
+
+    # -- for each kind
+
+    def _peek(self) -> bool:
+        """Whether a row is there, which is then the next one; may read."""
+        raise NotImplementedError
+
+    def _next(self) -> dict[str, Any]:
+        """Hand out the row that `_peek` found."""
+        raise NotImplementedError
+
+    def _may_stop(self) -> bool:
+        return True
+
+    @property
+    def at_beginning(self) -> bool:
+        """Whether no run has ever moved it."""
+        return self.value is None
+
+    def position(self) -> Any:
+        """Where the cursor is; what `go_to` takes."""
+        raise NotImplementedError
+
+    def go_to(self, position: Any) -> None:
+        """Go on from `position`; rows are read anew."""
+        raise NotImplementedError
+
+    def seek(self, value: Any) -> None:
+        """Go on with rows whose ordering value is greater than `value`; None: from the beginning."""
+        raise NotImplementedError
+
+    @property
+    def value(self) -> Any:
+        """The ordering value of the last row that was handed out, None before the first."""
+        raise NotImplementedError
+
+    def record(self, places: dict[str, tuple[int, int]], orders: dict[str, Any]) -> None:
+        """Put the position into what is committed."""
+        raise NotImplementedError
+
+    def place_in_hand(self) -> tuple[int, int]:
+        """(offset, row) of the record in hand."""
+        raise NotImplementedError
+
+    # -- handing out
+
+    def take(self) -> dict[str, Any]:
+        """The next row; raises `StopIteration` where the stream ends, for good or for this run."""
+        session = self.session
+        session.ensure_going_on()
+        loop = session.loop
+        loop.enter()
+        self.used = True
+        self.in_hand = False
+        if not self._peek():
+            session.hand = None
+            loop.leave()
+            raise StopIteration
+        if (session.rows_left <= 0 or loop.used_up) and self.taken and self._may_stop():
+            self.has_more = True
+            session.hand = None
+            loop.leave()
+            raise StopIteration
+        session.rows_left -= 1
+        self.taken += 1
+        row = self._next()
+        self.in_hand = True
+        self._dropped_at = None
+        session.hand = self
+        return row
+
+    def dropped(self) -> None:
+        """The iterator that handed out the record in hand is gone: the loop was left, or an exception passes through.
+
+        Which of the two shows later, when the exception's traceback names the very instructions where we are now.
+        """
+        if not self.in_hand:
+            return
+        self.session.loop.leave()
+        frames: set[tuple[int, int]] = set()
+        frame = sys._getframe(2)
+        while frame is not None and len(frames) < _FRAMES_MAX:
+            frames.add((id(frame), frame.f_lasti))
+            frame = frame.f_back  # type: ignore[assignment]
+        self._dropped_at = frames
+
+    @property
+    def held(self) -> bool:
+        """Whether a record is in hand and its loop goes on."""
+        return self.in_hand and self._dropped_at is None
+
+    def failed_in_hand(self, traceback: TracebackType | None) -> bool:
+        """Whether an exception with this traceback left a record in hand."""
+        if not self.in_hand:
+            return False
+        if self._dropped_at is None:
+            return True
+        while traceback is not None:
+            if (id(traceback.tb_frame), traceback.tb_lasti) in self._dropped_at:
+                return True
+            traceback = traceback.tb_next
+        return False
+
+    def letter(self) -> tuple[int, int, Any]:
+        """(offset, row, record) of the record in hand, read anew because the node may have changed it."""
+        offset, row = self.place_in_hand()
+        reader = self.store.stream_reader(lambda: 1, lambda: False)
+        assert reader is not None
+        batch = next(iter(reader.stream(offset, row)), None)
+        record: dict[str, Any] = dict(batch.rows[0]) if batch and batch.rows else {}
+        if reader.id_name:
+            record.pop(reader.id_name, None)
+        return offset, row, orjson.loads(RowEncoder(reader.fields, grows=False).encode([record]))[0]
+
+    # -- savepoints
+
+    def save(self) -> None:
+        """A failure goes back to here."""
+        self._saved, self._saved_taken = self.position(), self.taken
+        self._checkpoint = self._saved
+
+    def restore(self) -> None:
+        """Back to the last savepoint."""
+        self.in_hand = False
+        self.go_to(self._saved)
+        self.taken = self._saved_taken
+
+    def committed(self) -> None:
+        """The position was committed."""
+        self._committed = self.position()
+
+    def restore_committed(self) -> None:
+        """Back to the last commit."""
+        self.in_hand = False
+        self.go_to(self._committed)
+
+    def roll_back(self) -> None:
+        """Back to the last checkpoint of this run, else to where it began; nothing but the place changes."""
+        self.in_hand = False
+        self.has_more = False
+        self.go_to(self._checkpoint)
+
+
+class LogCursor(Cursor):
+    """A stream in log order, which is `patterns_id` order."""
+
+    def __init__(self, store: RunStore, field: str) -> None:
+        super().__init__(store, field)
+        order = self.session.order
+        self._place: tuple[int, int] = order.places.get(store.ref.key, (0, 0))
+        last = order.orders.get(store.ref.key, {}).get(LOG_ORDER)
+        self._last: tuple[int, int] | None = (last[0], last[1]) if last else None
+        self._reader: VersionReader | None = None
+        self._read = False
+        self._batches: Iterator[StreamBatch] | None = None
+        self._rows: list[dict[str, Any]] = []
+        self._places: list[tuple[int, int]] = []
+        self._at = self._size = 0
+        self.save()
+        self.committed()
+
+    def _peek(self) -> bool:
+        return self._at < self._size or self._load()
+
+    def _next(self) -> dict[str, Any]:
+        at = self._at
+        self._at = at + 1
+        return self._rows[at]
+
+    def _load(self) -> bool:
+        if not self._read:
+            self._read = True
+            self._reader = self.store.stream_reader(self._scan_records, self._ahead)
+        if self._reader is None:
+            return False
+        if self._batches is None:
+            self._batches = self._reader.stream(*self._place)
+        position = self.position()
+        batch = next(self._batches, None)
+        self._place, self._last = position
+        if batch is None:
+            _, cut = self.store.base()
+            self._place = max(self._place, (self._reader.view.segments[-1][1], 0)) if cut else self._place
+            self._rows, self._places, self._at, self._size = [], [], 0, 0
+            self._batches = iter(())
+            return False
+        self._rows, self._places = batch.rows, batch.places
+        self._at, self._size = 0, len(batch.rows)
+        messages = batch.places[-1][0] - batch.places[0][0] + 1
+        _rows_per_message[self.store.ref.key] = max(1.0, len(batch.rows) / messages)
+        return True
+
+    def _scan_records(self) -> int:
+        rows = max(self.session.rows_left - (self._size - self._at), 1)
+        return int(min(_SCAN_RECORDS_MAX, max(rows / _rows_per_message.get(self.store.ref.key, 1.0), 1) + 1))
+
+    def _ahead(self) -> bool:
+        return self.session.rows_left > self._size - self._at and not self.session.loop.used_up
+
+    @property
+    def at_beginning(self) -> bool:
+        return self.position()[0] == (0, 0)
+
+    def position(self) -> tuple[tuple[int, int], tuple[int, int] | None]:
+        if not self._at:
+            return self._place, self._last
+        offset, row = self._places[self._at - 1]
+        return (offset, row), (offset, row - 1)
+
+    def go_to(self, position: Any) -> None:
+        if position != self.position():
+            self._place, self._last = position
+            self._rows, self._places, self._at, self._size = [], [], 0, 0
+            self._batches = None
+            self.has_more = False
+
+    def seek(self, value: Any) -> None:
+        _, cut = self.store.base()
+        place = place_after(self.store.ids, value, cut)
+        last = (place[0], place[1] - 1) if place[1] else None
+        self.in_hand = False
+        self.go_to((place, last))
+
+    @property
+    def value(self) -> Any:
+        _, last = self.position()
+        return self.store.ids.id_at(*last) if last else None
+
+    def record(self, places: dict[str, tuple[int, int]], orders: dict[str, Any]) -> None:
+        place, last = self.position()
+        key = self.store.ref.key
+        if place == (0, 0):
+            places.pop(key, None)
+        else:
+            places[key] = place
+        if last is None:
+            orders.pop(LOG_ORDER, None)
+        else:
+            orders[LOG_ORDER] = [*last, self.field]
+
+    def place_in_hand(self) -> tuple[int, int]:
+        _, last = self.position()
+        assert last is not None
+        return last
+
+
+_ID_COLUMN = "\x00id"
+
+
+class FieldCursor(Cursor):
+    """A stream ordered by a field: rows without a value are left out, rows with equal values stay together."""
+
+    def __init__(self, store: RunStore, field: str) -> None:
+        super().__init__(store, field)
+        kept = self.session.order.orders.get(store.ref.key, {}).get(field)
+        self._value: Any = decode_value(kept) if kept is not None else None
+        self._sorted: pa.Table | None = None
+        self._from: Any = None  # the value that `_sorted` begins after
+        self._at = 0
+        self._rows: list[dict[str, Any]] = []
+        self._rows_start = 0
+        self._values: list[Any] = []
+        self._ids: list[str] = []
+        self._reader: VersionReader | None = None
+        self.save()
+        self.committed()
+
+    def _peek(self) -> bool:
+        if self._sorted is None:
+            self._sort()
+        assert self._sorted is not None
+        return self._at < self._sorted.num_rows
+
+    def _sort(self) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        self._reader = self.store.stream_reader(lambda: _SCAN_RECORDS_MAX, lambda: True)
+        self._from, self._at, self._rows = self._value, 0, []
+        if self._reader is None:
+            self._sorted = pa.table({})
+            return
+        if self.field not in self._reader.fields:
+            raise OrderingError(self.store.ref.name, self.field, list(self._reader.fields))
+        kind = self._reader.fields[self.field]
+        after = cast_value(self._value, kind) if self._value is not None else None
+        chunks = []
+        for chunk in self._reader.tables(id_column=_ID_COLUMN):
+            column = chunk.column(self.field)
+            mask = pc.is_valid(column)
+            if after is not None:
+                mask = pc.and_(mask, pc.fill_null(pc.greater(column, pa.scalar(after, column.type)), False))
+            chunks.append(chunk.filter(mask))
+        table = pa.concat_tables(chunks) if chunks else self._reader.schema(_ID_COLUMN).empty_table()
+        keys = [(self.field, "ascending"), (_ID_COLUMN, "ascending")]
+        self._sorted = table.take(pc.sort_indices(table, sort_keys=keys))
+        column = self._sorted.column(self.field)
+        self._values = column.to_pylist()
+        self._ids = self._sorted.column(_ID_COLUMN).to_pylist()
+
+    def _next(self) -> dict[str, Any]:
+        from tailrace.tables.schema import arrow_to_records
+
+        assert self._sorted is not None and self._reader is not None
+        at = self._at - self._rows_start
+        if not self._rows or not 0 <= at < len(self._rows):
+            self._rows_start, at = self._at, 0
+            part = self._sorted.slice(self._at, 500).drop_columns([_ID_COLUMN])
+            self._rows = arrow_to_records(part, self._reader.fields, for_stream=True)
+            if self._reader.id_name:
+                for row, text in zip(self._rows, self._ids[self._at :], strict=False):
+                    row[self._reader.id_name] = text
+        self._value = self._values[self._at]
+        self._at += 1
+        return self._rows[at]
+
+    def _may_stop(self) -> bool:
+        return not self._at or self._values[self._at] != self._values[self._at - 1]
+
+    def position(self) -> Any:
+        return self._value, self._at, self._from, self._sorted is not None
+
+    def go_to(self, position: Any) -> None:
+        value, at, began, sorted_ = position
+        self._value = value
+        self._rows = []  # the node may have changed the rows that it was given
+        if sorted_ and self._sorted is not None and began == self._from:
+            self._at = at
+        else:
+            self._sorted, self._at = None, 0
+
+    def seek(self, value: Any) -> None:
+        self.in_hand = False
+        self._value, self._sorted, self._at, self._rows = value, None, 0, []
+
+    @property
+    def value(self) -> Any:
+        return self._value
+
+    def record(self, places: dict[str, tuple[int, int]], orders: dict[str, Any]) -> None:
+        if self._value is None:
+            orders.pop(self.field, None)
+        else:
+            orders[self.field] = encode_value(self._value, self.field)
+
+    def place_in_hand(self) -> tuple[int, int]:
+        place = parse_id(self._ids[self._at - 1])
+        return place.offset, place.row
+
+
+def place_after(ids: IdMaker, value: Any, cut: int) -> tuple[int, int]:
+    """The place behind the id `value`, by text order: ids of older topics lie before all rows, those of newer ones
+    behind them. Texts that are no id are compared as text too.
+
+    Raises:
+        BadIdError: rejected; `value` is no text.
+    """
+    if value is None or value == "":
+        return (0, 0)
+    if not isinstance(value, str):
+        raise BadIdError(str(value))
+    first = ids.id_at(0, 0)
+    if value < first:
+        return (0, 0)
+    if value[:10] > first[:10]:
+        return (cut, 0)
+    try:
+        place = parse_id(value)
+    except BadIdError:
+        place = parse_id("".join(c if c in _ALPHABET else "z" for c in value[:26]).ljust(26, "0"))
+    return (min(place.offset, cut), place.row + 1 if place.offset < cut else 0)
+
+
+_ALPHABET = frozenset("0123456789abcdefghjkmnpqrstvwxyz")

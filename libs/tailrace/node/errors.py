@@ -1,0 +1,118 @@
+"""Errors that node code can meet; each says what to do next."""
+
+from __future__ import annotations
+
+from tailrace.errors import FatalError, RejectedError
+
+__all__ = [
+    "HostRefusedError",
+    "MissingParameterError",
+    "MissingValueError",
+    "NoRunError",
+    "NoVersionError",
+    "OrderingError",
+    "ParameterValueError",
+    "RecordsError",
+    "RunOverError",
+    "StateValueError",
+]
+
+
+class NoRunError(RejectedError):
+    """The node API was used while no run is going on."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what} works only while a node runs: start its app with `tailrace up`, "
+            "or run the file in a test with `tailrace.testing.run_node`"
+        )
+
+
+class RunOverError(RejectedError):
+    """An object of an earlier run was used: what it wrote would belong to no run."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        super().__init__(f"run {run} is over: make Table(), State() and streams anew in each run")
+
+
+class HostRefusedError(RejectedError):
+    """The host could not do what the run asked for."""
+
+    def __init__(self, op: str, reason: str) -> None:
+        self.op, self.reason = op, reason
+        super().__init__(f"{op}: {reason}")
+
+
+class HostConfusedError(FatalError):
+    """Host and worker do not understand each other: the worker must not go on."""
+
+
+class MissingParameterError(RejectedError):
+    """A required parameter has neither a value nor a default."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(
+            f"Parameter {name!r} has no default or value: set it under `parameter_values` of the node in graph.yml, "
+            "or give it a default in the code"
+        )
+
+
+class ParameterValueError(RejectedError):
+    """A parameter's value is none of its type."""
+
+    def __init__(self, name: str, value: object, type_name: str) -> None:
+        self.name, self.value, self.type_name = name, value, type_name
+        super().__init__(f"Parameter {name!r} is {value!r}, which is no {type_name}: correct it in graph.yml")
+
+
+class StateValueError(RejectedError, TypeError):
+    """A value cannot be kept in State."""
+
+    def __init__(self, key: str, value: object) -> None:
+        self.key, self.value = key, value
+        super().__init__(
+            f"State cannot keep {type(value).__name__} under {key!r}: use text, numbers, booleans, None, dates and "
+            "times, Decimal, bytes, and lists, tuples, sets and dicts of them"
+        )
+
+
+class RecordsError(RejectedError, TypeError):
+    """Something that is neither a record, nor a list of them, nor a DataFrame was written."""
+
+    def __init__(self, table: str, value: object) -> None:
+        self.table, self.value = table, value
+        super().__init__(
+            f"table {table!r} takes a dict, a list of dicts, a DataFrame or an Arrow table, not {type(value).__name__}"
+        )
+
+
+class MissingValueError(RejectedError):
+    """A record lacks a field that its schema declares NOT NULL."""
+
+    def __init__(self, table: str, field: str) -> None:
+        self.table, self.field = table, field
+        super().__init__(
+            f"table {table!r}: a record has no value for {field!r}, which its schema declares NotNull: "
+            "give it one, or make the field nullable"
+        )
+
+
+class OrderingError(RejectedError):
+    """A stream is to be ordered by a field that the table does not have."""
+
+    def __init__(self, table: str, field: str, fields: list[str]) -> None:
+        self.table, self.field, self.fields = table, field, fields
+        super().__init__(f"table {table!r} has no field {field!r} to order by: it has {', '.join(fields) or 'none'}")
+
+
+class NoVersionError(RejectedError):
+    """SQL names a table that has nothing in it yet."""
+
+    def __init__(self, table: str) -> None:
+        self.table = table
+        super().__init__(
+            f"table {table!r} has no active version yet: write to it first, or ask `table.exists` before the query"
+        )

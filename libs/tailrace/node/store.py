@@ -1,0 +1,203 @@
+"""One store of the app within a run: the version that is read, with what the run itself has written laid over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from tailrace.node.cursors import LOG_ORDER, Cursor, FieldCursor, LogCursor
+from tailrace.node.errors import HostRefusedError
+from tailrace.node.link import HostMessages
+from tailrace.node.protocol import StoreRef
+from tailrace.node.writing import TableWriter
+from tailrace.tables import PATTERNS_ID, IdMaker, Messages, TableFold, VersionReader, VersionView, version_name
+from tailrace.tables.schema import Schema
+
+if TYPE_CHECKING:
+    from tailrace.node.session import Session
+
+__all__ = ["RunStore"]
+
+
+class _Overlaid:
+    """`MessageSource`: the host's messages before the cut, the run's own from there on."""
+
+    def __init__(self, host: HostMessages, cut: int, own: Messages) -> None:
+        self._host, self._cut, self._own = host, cut, own
+
+    def scan(self, start: int, stop: int) -> Iterator[Messages]:
+        yield from self._host.scan(start, min(stop, self._cut))
+        chosen = [at for at, offset in enumerate(self._own.offsets) if start <= offset < stop]
+        if len(chosen) == len(self._own.offsets):
+            if chosen:
+                yield self._own
+        elif chosen:
+            values = list(self._own.values())
+            yield Messages(
+                [self._own.offsets[at] for at in chosen],
+                [self._own.ts_ms[at] for at in chosen],
+                [self._own.sizes[at] for at in chosen],
+                b",".join([values[at] for at in chosen]),
+            )
+
+
+class RunStore:
+    """A store: its reader, its writer, its views."""
+
+    def __init__(self, session: Session, ref: StoreRef) -> None:
+        self.session = session
+        self.ref = ref
+        self.ids = IdMaker(ref.topic, ref.born_ms)
+        self.declared = Schema.from_json(ref.schema) if ref.schema else None
+        self._base: tuple[VersionView | None, int] | None = None
+        self._name_to_come: str | None = None
+        self._others: dict[str, VersionView] = {}
+        self._overlay: tuple[int, VersionView | None, Messages] | None = None
+        self.writer = TableWriter(self)
+
+    # -- views
+
+    def base(self) -> tuple[VersionView | None, int]:
+        """The active version as of the run's cut, and that cut."""
+        if self._base is None:
+            header, _ = self.session.link.request({"op": "view", "table": self.ref.key})
+            view = header.get("view")
+            self._base = (VersionView.from_json(view) if view else None, header["cut"])
+        return self._base
+
+    def committed(self, *, moved: bool) -> None:
+        """The run so far was committed; if it wrote here, the table is read as of a new cut."""
+        self.writer.sent()
+        if moved:
+            self._base = None
+            self._overlay = None
+
+    def view(self) -> VersionView | None:
+        """The active version with what this run has written: what the run's own reads show."""
+        return self._overlaid()[1]
+
+    def view_of(self, name: str) -> VersionView | None:
+        """A version by its name, active or not."""
+        view = self.view()
+        if view is not None and view.name == name:
+            return view
+        if name not in self._others:
+            header, _ = self.session.link.request({"op": "view", "table": self.ref.key, "version": name})
+            if not header.get("view"):
+                return None
+            self._others[name] = VersionView.from_json(header["view"])
+        return self._others[name]
+
+    def name_to_come(self) -> str:
+        """The physical name that SQL may use for a version that does not exist yet; the same until it does."""
+        if self._name_to_come is None:
+            self._name_to_come = self.next_version_name(self.session.clock.now_ms())
+        return self._name_to_come
+
+    def activate(self, name: str) -> None:
+        """Make a version by name the active one."""
+        if self.view_of(name) is None:
+            raise HostRefusedError("set_active_version", f"table {self.ref.name!r} has no version {name!r}")
+        self.writer.finish_version()
+        self.writer.mark("activate", name=name)
+
+    def next_version_name(self, begun_ms: int) -> str:
+        """The physical name of a version begun at `begun_ms`."""
+        return version_name(self.ref.name, begun_ms)
+
+    def _overlaid(self) -> tuple[int, VersionView | None, Messages]:
+        base, cut = self.base()
+        pieces = self.writer.own_messages()
+        if self._overlay is not None and self._overlay[0] == self.writer.edition:
+            return self._overlay
+        offsets = range(cut, cut + len(pieces))
+        ts_ms = [piece.ts_ms for piece in pieces]
+        values = [piece.encode({}) for piece in pieces]
+        view = base
+        if pieces:
+            versions = {view.name: view for view in self._others.values()}
+            if base is not None:
+                versions[base.name] = base
+            fold = TableFold.from_json(
+                {
+                    "table": self.ref.name,
+                    "position": cut,
+                    "active": base.name if base else None,
+                    "last_ms": base.begun_ms if base else 0,
+                    "last_by_writer": {},
+                    "versions": [each.to_json() for each in versions.values()],
+                }
+            )
+            fold.advance(zip(offsets, ts_ms, values, strict=True), cut + len(pieces))
+            view = fold.view()
+        if self.writer.resetting:
+            view = None
+        own = Messages(offsets, ts_ms, [len(value) for value in values], b",".join(values))
+        self._overlay = (self.writer.edition, view, own)
+        return self._overlay
+
+    # -- streams
+
+    def log_cursor(self) -> Cursor:
+        """The cursor in log order."""
+        return self.cursor(None)
+
+    def cursor(self, field: str | None) -> Cursor:
+        """The run's one cursor for an ordering; None, or the id's name, is log order."""
+        view, _ = self.base()
+        id_name = (view.settings.monotonic_id if view else None) or PATTERNS_ID
+        in_log_order = field is None or field in (id_name, PATTERNS_ID) and not (view and field in self._plain(view))
+        key = (self.ref.key, LOG_ORDER if in_log_order else str(field))
+        with self.session.lock:
+            cursor = self.session.cursors.get(key)
+            if cursor is None:
+                cursor = LogCursor(self, id_name) if in_log_order else FieldCursor(self, str(field))
+                self.session.cursors[key] = cursor
+            return cursor
+
+    def default_order(self) -> str | None:
+        """The field that a stream goes by when it is told nothing; None: log order."""
+        view, _ = self.base()
+        roles = view.settings.roles if view else self.writer.declared.settings().roles
+        chosen = roles.get("strictly_monotonic_ordering")
+        if not chosen and view is not None and view.settings.monotonic_id is None:
+            chosen = roles.get("created_ordering")
+        return chosen[0] if chosen else None
+
+    @staticmethod
+    def _plain(view: VersionView) -> set[str]:
+        """Fields that are ordinary values, although one may be called like an id."""
+        return set() if view.settings.monotonic_id else set(view.fields)
+
+    # -- readers
+
+    def reader(self, view: VersionView | None = None) -> VersionReader | None:
+        """A reader of the active version, the run's own rows included, or of another `view`; None where there is no
+        version."""
+        _, active, own = self._overlaid()
+        if view is None:
+            view = active
+        if view is None:
+            return None
+        _, cut = self.base()
+        source = _Overlaid(HostMessages(self.session.link, self.ref.key), cut, own)
+        return VersionReader(view, self.ids, source, self.session.files, unwritten_from=cut)
+
+    def stream_reader(self, records_max: Callable[[], int], ahead: Callable[[], bool]) -> VersionReader | None:
+        """A reader for streams: the active version up to the cut, without the run's own rows."""
+        view, _ = self.base()
+        if view is None:
+            return None
+        source = HostMessages(self.session.link, self.ref.key, records_max=records_max, ahead=ahead)
+        return VersionReader(view, self.ids, source, self.session.files)
+
+    def schema_of(self, view: VersionView) -> Schema:
+        """A version's schema as users see it."""
+        from tailrace.node.schemas import schema_of_view
+
+        return schema_of_view(view, self.declared)
+
+    def versions(self) -> list[Any]:
+        """The table's versions, as the host knows them."""
+        header, _ = self.session.link.request({"op": "versions", "table": self.ref.key})
+        return [VersionView.from_json(view) for view in header["versions"]]

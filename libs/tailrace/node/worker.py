@@ -1,0 +1,125 @@
+"""A worker's life: it takes one order after the other from its host and does each in a session of its own."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tailrace.node.failures import finish_failed
+from tailrace.node.legacy import call_legacy_nodes
+from tailrace.node.link import HostChannel
+from tailrace.node.protocol import Channel, Outcome, RunOrder
+from tailrace.node.script import run_script, time_limit
+from tailrace.node.session import Session, activate, deactivate
+from tailrace.runtime import Clock
+
+__all__ = ["run_order", "serve"]
+
+RUN_ID_VARIABLE = "TAILRACE_RUN_ID"
+
+
+def serve(sock: socket.socket, spec: Mapping[str, Any] | None = None) -> None:
+    """Carry out orders until the host closes the socket, which is the normal end.
+
+    Args:
+        spec: what the host told at the start; nothing in it is needed yet.
+    """
+    channel = Channel(sock)
+    fixed_s = 0.0
+    while True:
+        try:
+            header, _ = channel.receive()
+            if header.get("op") != "run":
+                continue  # the answer to a request of a run that has ended meanwhile
+            outcome = run_order(RunOrder.from_json(header), channel, fixed_s=fixed_s)
+            channel.send(outcome.to_json())
+        except EOFError:
+            return
+        fixed_s = max(0.0, outcome.duration_ms - outcome.loop_ms) / 1000
+
+
+def run_order(
+    order: RunOrder, channel: HostChannel, *, clock: Clock | None = None, fixed_s: float = 0.0
+) -> Outcome:
+    """Carry out one order; all that it wrote has been sent when this returns, and the outcome is to be sent next.
+
+    Args:
+        fixed_s: what the node's last run spent outside of its loops; a run's share of time grows with it.
+    """
+    session = Session(order, channel, clock=clock, fixed_s=fixed_s)
+    activate(session)
+    before = os.environ.get(RUN_ID_VARIABLE)
+    os.environ[RUN_ID_VARIABLE] = order.run
+    try:
+        if order.kind == "python":
+            return _run_python(session)
+        return _run_query(session)
+    finally:
+        deactivate()
+        session.close()
+        if before is None:
+            os.environ.pop(RUN_ID_VARIABLE, None)
+        else:
+            os.environ[RUN_ID_VARIABLE] = before
+
+
+def _run_python(session: Session) -> Outcome:
+    order = session.order
+    outcomes: list[Outcome] = []
+
+    def on_exit(error: BaseException | None) -> None:
+        if error is None:
+            try:
+                if session.legacy_nodes:
+                    with time_limit(max(0.001, order.time_limit_s - session.elapsed_s)):
+                        call_legacy_nodes(session.legacy_nodes)
+            except SystemExit:
+                pass
+            except BaseException as raised:
+                if isinstance(raised, EOFError) and session.link.gone:
+                    raise
+                error = raised
+        outcomes.append(_finish(session, error))
+
+    try:
+        end = run_script(
+            os.path.join(order.app_dir, order.file),  # noqa: PTH118 - run_script resolves it
+            order.app_dir,
+            limit_s=order.time_limit_s,
+            on_exit=on_exit,
+        )
+    except BaseException as error:
+        if session.link.gone:
+            raise EOFError("the host is gone") from error
+        if not outcomes:  # before the script began: an import of the app's package failed, the file is not there
+            outcomes.append(finish_failed(session, error))
+        return replace(outcomes[0], leftovers="the run failed")
+    return outcomes[0] if end.leftovers.clean else replace(outcomes[0], leftovers=str(end.leftovers))
+
+
+def _finish(session: Session, error: BaseException | None) -> Outcome:
+    if error is None:
+        try:
+            return session.finish("ok")
+        except Exception as raised:  # rows that cannot be written are found out here at the latest
+            if session.link.gone:
+                raise
+            error = raised
+    return finish_failed(session, error)
+
+
+def _run_query(session: Session) -> Outcome:
+    from tailrace.node.queries import run_query, run_read, run_sql_node
+
+    work = {"sql": run_sql_node, "query": run_query, "read": run_read}[session.order.kind]
+    try:
+        with time_limit(session.order.time_limit_s):
+            work(session)
+    except BaseException as error:
+        if session.link.gone:
+            raise EOFError("the host is gone") from error
+        return finish_failed(session, error)
+    return _finish(session, None)

@@ -1,0 +1,394 @@
+"""Node files run in tests, in this process and without services: against Tables that live in memory.
+
+    app = TestApp(tmp_path)
+    app.append("orders", [{"id": 1, "amount": 250.0}])
+    run = app.run("nodes/big_orders.py", parameters={"limit": 100})
+    assert run.ok
+    assert app.read("big_orders") == [...]
+
+The host side is real in what it promises: one run is one transaction, runs read a cut, State and streams' positions
+are kept from run to run of the same file, a failing run does what it does in production.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tailrace.node.link import StagedFiles
+from tailrace.node.protocol import DeadLetter, Outcome, Progress, RunOrder, StoreRef, progress_from_json
+from tailrace.node.worker import run_order
+from tailrace.runtime import Clock, SystemClock
+from tailrace.tables import IdMaker, Messages, TableFold, VersionReader, VersionView, webhook_message
+from tailrace.tables.schema import Schema, arrow_to_records, schema_from_mapping
+
+__all__ = ["MemoryHost", "MemoryTable", "TestApp", "TestRun", "run_node"]
+
+_SCAN_RECORDS_MAX = 500
+
+
+class MemoryTable:
+    """A table's topic as a list of messages. Offsets have a gap after each transaction, as on Kafka."""
+
+    def __init__(self, ref: StoreRef, staging: Path) -> None:
+        self.ref = ref
+        self.records: list[tuple[int, int, bytes]] = []
+        self.end = 0
+        self.fold = TableFold(ref.name)
+        self.ids = IdMaker(ref.topic, ref.born_ms)
+        self._staging = staging
+
+    def commit(self, values: Sequence[bytes], ts_ms: int) -> None:
+        """Append messages in one transaction."""
+        if not values:
+            return
+        added = [(self.end + at, ts_ms, value) for at, value in enumerate(values)]
+        self.records += added
+        self.end += len(added) + 1
+        self.fold.advance(added, self.end)
+
+    def scan(self, start: int, stop: int, records_max: int = _SCAN_RECORDS_MAX) -> Iterator[Messages]:
+        """`MessageSource`."""
+        while start < stop:
+            batch, start = self.batch(start, stop, records_max)
+            if batch.offsets:
+                yield batch
+
+    def batch(self, start: int, stop: int, records_max: int) -> tuple[Messages, int]:
+        """One batch, and where the next begins."""
+        chosen = [record for record in self.records if start <= record[0] < stop][: records_max + 1]
+        following = chosen[records_max][0] if len(chosen) > records_max else stop
+        chosen = chosen[:records_max]
+        values = [value for _, _, value in chosen]
+        sizes = [len(value) for value in values]
+        return Messages([at for at, _, _ in chosen], [ts for _, ts, _ in chosen], sizes, b",".join(values)), following
+
+    def reader(self) -> VersionReader | None:
+        """A reader of the active version."""
+        view = self.fold.view(self.end)
+        return VersionReader(view, self.ids, self, StagedFiles(str(self._staging))) if view else None
+
+    def read(self) -> list[dict[str, Any]]:
+        """All rows, as `Table.read()` gives them, without ids."""
+        reader = self.reader()
+        if reader is None:
+            return []
+        return [row for table in reader.tables() for row in arrow_to_records(table, reader.fields, for_stream=False)]
+
+
+@dataclass
+class _NodeMemory:
+    state: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    orders: dict[str, Any] = field(default_factory=dict)
+    runs: int = 0
+    tries: int = 0
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """How a run of a node ended."""
+
+    __test__ = False
+
+    outcome: Outcome
+    responses: Mapping[str, Any]
+    """Payloads given to `respond_to_request`, by request key."""
+    logs: Sequence[str]
+    """Warnings that the platform put into the run's log."""
+    results: Sequence[tuple[dict[str, Any], bytes]] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether the code ran to its end."""
+        return self.outcome.kind == "ok"
+
+    @property
+    def error(self) -> str | None:
+        """What went wrong, in one line."""
+        return self.outcome.error
+
+
+class MemoryHost:
+    """The host of one run: answers its requests and commits what it writes. A `HostChannel`."""
+
+    def __init__(self, app: TestApp, order: RunOrder) -> None:
+        self.app = app
+        self.order = order
+        self.part = 0
+        self.commits: list[Progress] = []
+        self.responses: dict[str, Any] = {}
+        self.logs: list[str] = []
+        self.results: list[tuple[dict[str, Any], bytes]] = []
+        self.letters: list[DeadLetter] = []
+        self._pins = dict(order.cuts)
+        self._views: dict[str, VersionView | None] = {}
+        self._written: dict[str, list[bytes]] = {}
+        self._replies: list[tuple[dict[str, Any], bytes]] = []
+        self._headers: list[dict[str, Any]] = []
+        for key in self._pins:
+            self._pin(key)
+
+    # -- HostChannel
+
+    def send(self, header: Mapping[str, object], payload: bytes = b"") -> None:
+        """A frame from the worker."""
+        frame = orjson.loads(orjson.dumps(header))  # what cannot cross a wire must not cross here
+        answer = getattr(self, f"_{frame['op']}")(frame, payload)
+        if answer is not None:
+            assert not self._replies, "one request is open at a time"
+            head, body = answer
+            self._replies.append(({"op": "reply", **orjson.loads(orjson.dumps(head))}, body))
+
+    def receive(self) -> tuple[dict[str, Any], bytes]:
+        """The answer to the open request."""
+        if not self._replies:
+            raise EOFError("nothing was asked")
+        return self._replies.pop()
+
+    # -- requests
+
+    def _pin(self, key: str) -> None:
+        table = self.app.by_key(key)
+        self._pins[key] = table.end
+        self._views[key] = table.fold.view(table.end)
+
+    def _view(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        key = frame["table"]
+        if key not in self._views:
+            self._pin(key)
+        view = self._views[key]
+        if "version" in frame:
+            view = self.app.by_key(key).fold.view_of(frame["version"])
+        return {"view": view.to_json() if view else None, "cut": self._pins[key]}, b""
+
+    def _versions(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        fold = self.app.by_key(frame["table"]).fold
+        views = [version.view(fold.position).to_json() for version in fold.versions.values()]
+        return {"versions": views, "active": fold.active.name if fold.active else None}, b""
+
+    def _scan(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        records_max = min(frame["records_max"], _SCAN_RECORDS_MAX)
+        batch, following = self.app.by_key(frame["table"]).batch(frame["start"], frame["stop"], records_max)
+        head = {"offsets": list(batch.offsets), "ts_ms": list(batch.ts_ms), "sizes": list(batch.sizes)}
+        return {**head, "next": following}, batch.joined
+
+    def _commit(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        written = self._apply(progress_from_json(frame["progress"]))
+        self.part += 1
+        for key in written:
+            self._pin(key)
+        return {"cuts": {key: self._pins[key] for key in written}, "part": self.part}, b""
+
+    # -- what is not answered
+
+    def _write(self, frame: dict[str, Any], payload: bytes) -> None:
+        messages = Messages(range(len(frame["sizes"])), [0] * len(frame["sizes"]), frame["sizes"], payload)
+        self._written.setdefault(frame["table"], []).extend(messages.values())
+
+    def _respond(self, frame: dict[str, Any], _: bytes) -> None:
+        self.responses.setdefault(frame["key"], frame["payload"])
+
+    def _log(self, frame: dict[str, Any], _: bytes) -> None:
+        self.logs.append(frame["text"])
+
+    def _result(self, frame: dict[str, Any], payload: bytes) -> None:
+        self.results.append((frame, payload))
+
+    def _apply(self, progress: Progress) -> list[str]:
+        written = list(self._written)
+        for key, values in self._written.items():
+            self.app.by_key(key).commit(values, self.app.clock.now_ms())
+        self._written = {}
+        self.commits.append(progress)
+        self.letters += progress.dead_letters
+        memory = self.app.memory(self.order.node)
+        memory.state = dict(progress.state)
+        memory.places = dict(progress.places)
+        memory.orders = dict(progress.orders)
+        return written
+
+    def end(self, outcome: Outcome) -> Outcome:
+        """Commit the rest, as an `end` frame asks for."""
+        decoded = Outcome.from_json(orjson.loads(orjson.dumps(outcome.to_json()["outcome"])))
+        self._apply(decoded.progress)
+        memory = self.app.memory(self.order.node)
+        memory.tries = memory.tries + 1 if decoded.retry else 0
+        return decoded
+
+
+class TestApp:
+    """An app's node files over tables in memory. Tables exist as soon as they are named."""
+
+    __test__ = False
+
+    def __init__(
+        self,
+        app_dir: str | Path = ".",
+        *,
+        stores: Sequence[str] = (),
+        schemas: Sequence[Schema] = (),
+        clock: Clock | None = None,
+        staging: str | Path | None = None,
+    ) -> None:
+        self.app_dir = Path(app_dir)
+        self.clock = clock or SystemClock()
+        self.schemas = {schema.name: schema for schema in schemas}
+        self.dead_letters: list[DeadLetter] = []
+        self._own_staging = staging is None
+        self.staging = Path(staging) if staging is not None else Path(tempfile.mkdtemp(prefix="tailrace-test-"))
+        self._tables: dict[str, MemoryTable] = {}
+        self._nodes: dict[str, _NodeMemory] = {}
+        for name in stores:
+            self.table(name)
+
+    def close(self) -> None:
+        """Take the staged files away."""
+        if self._own_staging:
+            shutil.rmtree(self.staging, ignore_errors=True)
+
+    def __enter__(self) -> TestApp:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- tables
+
+    def table(self, name: str, schema: Schema | Mapping[str, str] | None = None) -> MemoryTable:
+        """The table behind the store `name`, made where it is not there."""
+        if name not in self._tables:
+            if schema is not None and not isinstance(schema, Schema):
+                schema = schema_from_mapping(schema, name)
+            ref = StoreRef(
+                key=f"k-{name}",
+                name=name,
+                store_id=f"id{len(self._tables)}{name}",
+                topic=f"test.{name}",
+                born_ms=1_690_000_000_000 + len(self._tables),
+                schema=schema.to_json() if schema is not None else None,
+            )
+            self._tables[name] = MemoryTable(ref, self.staging)
+        return self._tables[name]
+
+    def by_key(self, key: str) -> MemoryTable:
+        """A table by its key in orders and frames."""
+        return next(table for table in self._tables.values() if table.ref.key == key)
+
+    def append(self, name: str, records: Any) -> None:
+        """Put records into a table, as a node would."""
+        host = self._write_host(name)
+        host.append(records)
+
+    def post(self, name: str, *payloads: Any) -> None:
+        """Put posted payloads into a table, as its webhook would: rows {timestamp, record}."""
+        table = self.table(name)
+        now_ms = self.clock.now_ms()
+        for payload in payloads:
+            value = webhook_message({"ts": now_ms, "node": ""}, orjson.dumps(payload), 1)
+            table.commit([value], now_ms)
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        """All rows of a table, without ids."""
+        return self.table(name).read()
+
+    def memory(self, node: str) -> _NodeMemory:
+        """What a node remembers from run to run."""
+        return self._nodes.setdefault(node, _NodeMemory())
+
+    # -- runs
+
+    def order(self, file: str = "", *, node: str | None = None, **changes: Any) -> RunOrder:
+        """The order for the next run of a node; `changes` are fields of `RunOrder`."""
+        node = node or file
+        memory = self.memory(node)
+        values: dict[str, Any] = {
+            "run": f"{node}-{memory.runs}",
+            "node": node,
+            "graph": "test",
+            "kind": "sql" if file.endswith(".sql") else "python",
+            "app_dir": str(self.app_dir),
+            "file": file,
+            "stores": [table.ref for table in self._tables.values()],
+            "schemas": {name: schema.to_json() for name, schema in self.schemas.items()},
+            "state": memory.state,
+            "places": memory.places,
+            "orders": memory.orders,
+            "staging": str(self.staging),
+            "stage": f"stage/{len(self._nodes)}-{memory.runs}",
+            "rows_max": 1_000_000,
+            "share_s": 1_000.0,
+            "try_number": memory.tries + 1,
+            **changes,
+        }
+        for port in ("inputs", "outputs"):
+            wired = {name: self.table(store).ref.key for name, store in values.get(port, {}).items()}
+            values[port] = wired
+        values["stores"] = [table.ref for table in self._tables.values()]
+        memory.runs += 1
+        return RunOrder.from_json(orjson.loads(orjson.dumps(RunOrder(**values).to_json())))
+
+    def run(self, file: str, **changes: Any) -> TestRun:
+        """Run a node file once.
+
+        Args:
+            file: its path relative to the app's folder; also the node's name, unless `node` says otherwise.
+            changes: `inputs` and `outputs` (port -> store name), `parameters`, and any other field of `RunOrder`.
+        """
+        order = self.order(file, **changes)
+        host = MemoryHost(self, order)
+        outcome = host.end(run_order(order, host, clock=self.clock))
+        self.dead_letters += host.letters
+        return TestRun(outcome, host.responses, host.logs, host.results)
+
+    def _write_host(self, name: str) -> Any:
+        from tailrace.node.session import Session
+
+        app, table = self, self.table(name)
+
+        class _Writer:
+            def append(self, records: Any) -> None:
+                order = app.order(node="")
+                host = MemoryHost(app, order)
+                session = Session(order, host, clock=app.clock)
+                session.store(table.ref).writer.append(records)
+                host.end(session.finish("ok"))
+
+        return _Writer()
+
+
+def run_node(
+    file: str | Path,
+    tables: Mapping[str, Any] | None = None,
+    *,
+    outputs: Sequence[str] = (),
+    parameters: Mapping[str, Any] | None = None,
+    state: Mapping[str, Any] | None = None,
+) -> dict[str, list[dict[str, Any]]]:
+    """Run one node file over the given tables and return the rows of all tables afterwards, by name.
+
+    Args:
+        tables: rows by table name: a list of dicts, or a DataFrame. Empty ones are connected and never written.
+        outputs: names of further tables.
+        parameters: values by name.
+        state: State to begin with.
+
+    Raises:
+        AssertionError: the node failed; its traceback is the message.
+    """
+    from tailrace.node.values import encode_value
+
+    path = Path(file).resolve()
+    with TestApp(path.parent, stores=[*(tables or {}), *outputs]) as app:
+        for name, rows in (tables or {}).items():
+            app.append(name, rows)
+        app.memory(path.name).state = {key: encode_value(value, key) for key, value in (state or {}).items()}
+        run = app.run(path.name, parameters=dict(parameters or {}))
+        assert run.ok, run.outcome.traceback
+        return {name: table.read() for name, table in app._tables.items()}
