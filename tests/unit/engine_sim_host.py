@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from tailrace.engine import (
     Committed,
     Deploy,
     Discard,
+    Drain,
     Engine,
     EngineLimits,
     Event,
@@ -66,7 +68,9 @@ class Host:
         self.engine = Engine(shards=self.log.shards, limits=LIMITS, pipeline=world.pipeline)
         self.superseded = False
         self.nodes = nodes
-        self.events: list[Callable[[int], Event]] = []
+        self.events: list[tuple[Callable[[int], Event], bool]] = []
+        """What is on its way, and whether it may come twice."""
+        self.draining = False
         self.tasks: list[Iterator[str]] = []
         self.at: dict[int, str] = {}
         """Where each task stands, by its id."""
@@ -89,18 +93,19 @@ class Host:
     def deploy(self, nodes: dict[str, SimNode]) -> None:
         self.nodes = nodes
         specs = tuple(node.spec for node in nodes.values())
-        self.send(lambda now_ms: Deploy(now_ms=now_ms, specs=specs), first=True)
+        self.deliver(lambda now_ms: Deploy(now_ms=now_ms, specs=specs))
 
-    def send(self, event: Callable[[int], Event], *, first: bool = False) -> None:
+    def drain(self) -> None:
+        self.draining = True
+        self.deliver(lambda now_ms: Drain(now_ms=now_ms))
+
+    def send(self, event: Callable[[int], Event], *, once: bool = False) -> None:
         """An event is on its way; it gets its time when it arrives."""
-        if first:
-            self.deliver(event)
-        else:
-            self.events.append(event)
+        self.events.append((event, not once))
 
     def choices(self) -> list[Callable[[], None]]:
         """Everything that could happen next in this process."""
-        out: list[Callable[[], None]] = [lambda e=event: self._arrive(e) for event in self.events]  # type: ignore[misc]
+        out: list[Callable[[], None]] = [lambda n=number: self._arrive(n) for number in range(len(self.events))]  # type: ignore[misc]
         out += [lambda t=task: self._task(t) for task in self.tasks]  # type: ignore[misc]
         out += [lambda w=worker: self._work(w) for worker in self.workers.values() if not worker.waits]  # type: ignore[misc]
         for table, lanes in self.log.partitions.items():
@@ -111,6 +116,8 @@ class Host:
             out.append(self._tail_triggers)
         if self.wake_ms is not None and self.wake_ms <= self.world.now_ms:
             out.append(self._tick)
+        if self.draining and not self.engine.busy:
+            out.append(self._exit)
         return out
 
     def kill(self, worker: Worker) -> None:
@@ -136,19 +143,31 @@ class Host:
         self.triggers_told += 1
         self.send(lambda now_ms: Triggered(now_ms=now_ms, slot=slot, offset=offset))
 
+    def _exit(self) -> None:
+        """A clean stop: nothing is left that is not in the log."""
+        self.world.counts["clean stop"] += 1
+        assert not self.workers and not self.ended
+        for slot in self.nodes:
+            record = self.engine.record(slot)
+            if record not in (None, SlotRecord()) and not self.superseded:
+                stored = self.log.stored[slot][0]
+                assert SlotRecord.from_json(json.loads(stored)) == record, f"{slot} is not stored as it was"
+        self.world.die(self)
+
     def _tick(self) -> None:
         self.wake_ms = None
         self.deliver(lambda now_ms: Tick(now_ms=now_ms))
 
     # Events in, commands out
 
-    def _arrive(self, event: Callable[[int], Event]) -> None:
-        if self.events[0] is not event:
+    def _arrive(self, number: int) -> None:
+        event, may_repeat = self.events[number]
+        if number:
             self.world.counts["event out of order"] += 1
-        if self.world.chance(0.04):
+        if may_repeat and self.world.chance(0.04):
             self.world.counts["event twice"] += 1  # it stays on its way, and comes again later
         else:
-            self.events.remove(event)
+            del self.events[number]
         self.deliver(event)
 
     def deliver(self, make: Callable[[int], Event]) -> None:
@@ -179,6 +198,8 @@ class Host:
         slot, now_ms = start.slot, self.world.now_ms
         node = self.nodes[slot]
         assert slot not in self.workers, f"two runs of {slot} at a time"
+        assert len(self.workers) < LIMITS.runs_max, "too many runs at a time"
+        assert not self.draining, "a run starts while the host drains"
         assert start.run > self.last_run.get(slot, 0), f"run {start.run} of {slot} twice"
         self.last_run[slot] = start.run
         if start.reasons == ("news",) and not node.streams:
@@ -196,7 +217,7 @@ class Host:
             if next(worker.script) == "checkpoint":
                 worker.waits = True
                 slot, run = worker.slot, ctx.start.run
-                self.send(lambda now_ms: CheckpointWanted(now_ms=now_ms, slot=slot, run=run))
+                self.send(lambda now_ms: CheckpointWanted(now_ms=now_ms, slot=slot, run=run), once=True)
         except StopIteration:
             self._end(worker, ctx.outcome("ok"))
         except NodeFailed:

@@ -65,6 +65,7 @@ class Context:
         """Rows after the place, up to the cut, the bound and the share; each is consumed as it is handed out."""
         self.streamed.add(table)
         handed = 0
+        again = self.again()
         for partition, lane in enumerate(self.log.table(table)):
             place = self.tip.places.get((table, partition), 0)
             for offset in range(place, self.cut[table][partition]):
@@ -72,6 +73,9 @@ class Context:
                 if rec is None:
                     self.tip.places[table, partition] = offset + 1
                     continue
+                if again is not None and again != rec.key:
+                    self.left.add(table)
+                    break
                 if handed >= self.start.rows_max or self.loop_ms >= self.start.share_ms:
                     self.left.add(table)
                     return
@@ -86,6 +90,16 @@ class Context:
                 self.in_hand = None
                 self.bodies += 1
                 self.saved = None
+
+    def again(self) -> Key | None:
+        """The record to try again, if it is the next of its partition."""
+        for table in self.cut if self.start.again else ():
+            for partition, lane in enumerate(self.log.table(table)):
+                place = self.base.places.get((table, partition), 0)
+                rec = next((rec for rec in lane[place : self.cut[table][partition]] if rec is not None), None)
+                if rec is not None and str(rec.key) == self.start.again:
+                    return rec.key
+        return None
 
     def behind(self, tip: Tip) -> dict[str, dict[int, int]]:
         """Places of streamed tables that end before the cut."""
@@ -119,6 +133,8 @@ class Context:
             requested=self.requested,
             retry=retry,
             progressed=progressed,
+            # Of several rows the host cannot tell which one killed the worker.
+            at=str(self.in_hand.key) if self.in_hand and (kind != "died" or self.start.rows_max == 1) else None,
         )
 
     def failed(self) -> RunOutcome:
@@ -131,7 +147,8 @@ class Context:
             self.tip = saved
             del self.rows[rows:]
             progressed = self.bodies > 0
-            if progressed or not self.start.dead_letter_after_failure:
+            last = self.start.dead_letter_after_failure and self.start.again in {None, str(rec.key)}
+            if progressed or not last:
                 return self.outcome("failed", retry=True, progressed=progressed)
             self.tip.places[rec.key[:2]] = rec.key.offset + 1
         self.emit("dead", (self.spec.key, rec.key))
@@ -140,8 +157,8 @@ class Context:
 
 def work(ctx: Context, rec: Rec) -> None:
     """What a row makes a node do: nothing, raise, or die; some only at first."""
-    kind, times = rec.value if isinstance(rec.value, tuple) and len(rec.value) == 2 else ("ok", 0)
-    if len(ctx.tries[ctx.spec.key, rec.key]) > times >= 0:
+    kind, times = rec.value if rec.key.table == "in" else ("ok", 0)
+    if kind not in {"raise", "kill"} or len(ctx.tries[ctx.spec.key, rec.key]) > times:
         return
     if kind == "raise":
         raise NodeFailed
@@ -162,7 +179,7 @@ def copies(
                 work(ctx, rec)
             ctx.tip.state["n"] = ctx.tip.state.get("n", 0) + 1
             ctx.emit(target, ("of", rec.key))
-            if checkpoint and not rollback and ctx.tip.state["n"] % 2 == 0:
+            if checkpoint:
                 yield "checkpoint"
         yield "step"
 
@@ -174,6 +191,7 @@ def joins(ctx: Context) -> Iterator[Step]:
     for table in ("in", "out"):
         for rec in ctx.stream(table):
             yield "step"
+            work(ctx, rec)
             ctx.tip.state["n"] = ctx.tip.state.get("n", 0) + 1
             ctx.emit("joined", ("of", rec.key))
     yield "step"
@@ -300,7 +318,7 @@ NODES: dict[str, SimNode] = {
         _node("listens", counts("asked", "heard"), reads="asked", writes="heard"),
         _node("snaps", snaps, reads="in", writes="snap"),
         _node("checks", checks, reads="snap", writes="checked"),
-        _node("fails", fails, reads="in", writes="failed", retries=3),
+        _node("fails", fails, reads="in", writes="failed", retries=6),
     ]
 }
 

@@ -105,7 +105,10 @@ class World:
             self._crash()
         elif dice < 0.965:
             self._take_over()
-        elif dice < 0.975:
+        elif dice < 0.97:
+            if self.hosts and not self.hosts[-1].draining:
+                self.hosts[-1].drain()
+        elif dice < 0.98:
             self.counts["late opener"] += 1
             self.log.open(rng.randrange(self.log.shards))
 
@@ -202,7 +205,7 @@ class World:
         self.calm = True
         while len(self.hosts) > 1:
             self.die(self.hosts[0])
-        if not self.hosts or self.hosts[0].superseded:
+        if not self.hosts or self.hosts[0].superseded or self.hosts[0].draining:
             self.hosts.clear()
             self._start_host()
         host = self.hosts[0]
@@ -274,7 +277,7 @@ class Promises:
 
     def _fate(self, slot: str, key: Key, value: Any, *, dead: bool) -> None:
         """Rows that always fail are given up, at the right time; others are not."""
-        if slot not in {"plain", "rollback", "checkpoints"}:
+        if slot not in {"plain", "rollback", "checkpoints", "joins"} or key.table != "in":
             return
         kind, times = value
         forever = kind in {"raise", "kill"} and times > 1_000

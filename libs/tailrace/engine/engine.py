@@ -104,7 +104,8 @@ class Engine:
     """Decides which node runs when, what is committed together, and what happens after each failure.
 
     `handle` takes one event and returns the commands to carry out, in order. It never raises for what comes from
-    outside in a legal order; events that come twice or too late change nothing.
+    outside in a legal order; events that come too late change nothing, nor do those that come twice
+    (`CheckpointWanted` must not).
 
     Args:
         shards: how many the slots are spread over; never changes over a log's life.
@@ -406,6 +407,7 @@ class Engine:
             fire_ms=fire_ms,
             wake_ms=record.wake_ms if record.wake_ms is not None and record.wake_ms <= now_ms else None,
             counts=counts,
+            again=record.again,
             fresh=fresh,
             last_try=counts and try_number >= tries_max(spec, self._limits),
         )
@@ -421,6 +423,7 @@ class Engine:
                 rows_max=going.rows_max,
                 share_ms=going.share_ms,
                 try_number=try_number,
+                again=record.again,
                 dead_letter_after_failure=going.last_try,
                 covers=pieces + slot.triggers + (1 if "schedule" in due.reasons else 0),
                 fire_ms=fire_ms,

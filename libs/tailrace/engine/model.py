@@ -149,6 +149,9 @@ class SlotRecord:
     retry_ms: int | None = None
     """When the next try is due; with `tries` only."""
 
+    again: str | None = None
+    """The record that failed, as the host names it (`RunOutcome.at`); with `tries` only."""
+
     tried: str = ""
     """Version of the node that failed; with `tries` only."""
 
@@ -207,6 +210,7 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "wake_ms": (int, type(None)),
     "tries": (int,),
     "retry_ms": (int, type(None)),
+    "again": (str, type(None)),
     "tried": (str,),
     "trigger_offset": (int,),
 }
@@ -317,8 +321,12 @@ class RunOutcome:
     requested: Requested | None = None
 
     retry: bool = False
-    """The work at hand failed and its effects are dropped: hand it out again. Never with `kind` ok; never after a
-    `StartRun` with `dead_letter_after_failure`, except from a node without a record in hand."""
+    """The work at hand failed and its effects are dropped: hand it out again. Never with `kind` ok, and never where
+    `dead_letter_after_failure` made a dead letter of it."""
+
+    at: str | None = None
+    """The record in hand when it failed or died, in any words that name the same record again; None where there was
+    none, or where the host cannot tell which of several it was."""
 
     progressed: bool = False
     """Work before the failed one was done and is kept: what failed now has not failed before."""
@@ -336,7 +344,8 @@ class RunEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointWanted:
-    """The run's code asked to commit what it has so far, and waits until a commit with a part for it is done."""
+    """The run's code asked to commit what it has so far, and waits until a commit with a part for it is done. Comes once
+    each time: a second one would commit in the middle of what the code does next."""
 
     now_ms: int
     slot: str
@@ -424,8 +433,14 @@ class StartRun:
     """A stream ends at the next row once its loops took this long."""
 
     try_number: int = 1
+
+    again: str | None = None
+    """The record that failed before. If it is next in its partition, the streams hand out this one and no other
+    (others that wait make `more`): so what is tried again is what failed, whatever has come in since."""
+
     dead_letter_after_failure: bool = False
-    """This is the last try: where the first body or record fails, it goes to the dead letters and is consumed."""
+    """This is the last try: if the record `again` fails (without one: whatever is in hand), it goes to the dead
+    letters and is consumed."""
 
     covers: int = 0
     """Pieces of news, triggers and fires that this run answers; 1 where nothing was merged. All fires that were missed

@@ -29,10 +29,10 @@ class Pace:
     def learn(self, outcome: RunOutcome, limits: EngineLimits, *, rows_max: int, share_ms: int) -> None:
         """Take in a run that was given `rows_max` and `share_ms`.
 
-        After a death the bound is one row, and doubles from there: so the deadly record is closed in on in a few runs,
-        and those before it are not killed along with it again and again.
+        Where several rows were dropped together the bound is one row, and doubles from there: so the one that fails is
+        closed in on in a few runs, and those before it are not lost along with it again and again.
         """
-        if outcome.kind == "died":
+        if outcome.kind == "died" or (outcome.retry and not outcome.progressed and outcome.rows > 1):
             self.rows_max = 1
         elif outcome.kind == "ok" and outcome.streamed:
             self.fixed_ms = max(0, outcome.duration_ms - outcome.loop_ms)

@@ -42,6 +42,8 @@ class Going:
     """The request that it answers."""
     counts: bool = True
     """Its failure counts as a try; not so for one that a person started before its time."""
+    again: str | None = None
+    """The record that it tries again."""
     fresh: bool = True
     """It is the first try, or the first one of this version."""
     last_try: bool = False
@@ -135,7 +137,7 @@ def at_checkpoint(record: SlotRecord, going: Going) -> SlotRecord:
 
     News, fire, trigger and request stay unanswered until it ends. What failed before is behind it.
     """
-    return replace(record, run=going.run, more=True, tries=0, retry_ms=None, tried="")
+    return replace(record, run=going.run, more=True, tries=0, retry_ms=None, again=None, tried="")
 
 
 def after_run(
@@ -145,6 +147,9 @@ def after_run(
 
     A run that is to be tried again keeps `seen`, so that what it read stays due. Any other end advances it: what a
     failed run did counts, and what it left waits for the next news, or goes on at once where rows are left.
+
+    A failed run that consumed a record goes on in any case: it may not have come to its other streams. That ends,
+    because each time there is a record less; one that failed before it read anything would fail for ever.
     """
     wake_ms = None if record.wake_ms == going.wake_ms else record.wake_ms
     if outcome.requested is not None:
@@ -164,13 +169,21 @@ def after_run(
         streamed=outcome.streamed if outcome.kind == "ok" else record.streamed | outcome.streamed,
     )
     progressed = outcome.progressed or going.checkpointed
-    failed = outcome.kind == "died" or outcome.retry
-    if failed and not (going.last_try and not progressed):
-        if not (going.counts or progressed):
+    other = progressed or outcome.at != going.again
+    if (outcome.kind == "died" or outcome.retry) and (other or not going.last_try):
+        if not (going.counts or other):
             return after, False
-        tries = 1 if going.fresh or progressed else record.tries + 1
+        tries = 1 if going.fresh or other else record.tries + 1
         pauses_ms = limits.retry_pauses_ms
         retry_ms = now_ms + pauses_ms[min(tries, len(pauses_ms)) - 1]
-        return replace(after, tries=tries, retry_ms=retry_ms, tried=going.version), False
-    after = replace(after, seen={**record.seen, **outcome.seen}, more=outcome.more, tries=0, retry_ms=None, tried="")
+        return replace(after, tries=tries, retry_ms=retry_ms, again=outcome.at, tried=going.version), False
+    after = replace(
+        after,
+        seen={**record.seen, **outcome.seen},
+        more=outcome.more or (outcome.kind != "ok" and outcome.rows > 0),
+        tries=0,
+        retry_ms=None,
+        again=None,
+        tried="",
+    )
     return after, outcome.kind == "died"
