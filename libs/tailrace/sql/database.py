@@ -1,0 +1,309 @@
+"""One in-memory DuckDB over the Tables of a run, locked down before the first statement of a user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from tailrace.sql.errors import SqlError
+from tailrace.sql.literals import quote_identifier, quote_text
+from tailrace.sql.macros import MACROS
+from tailrace.sql.query import QueryTranslator
+from tailrace.sql.scope import Column, Relation
+from tailrace.sql.statement import StatementKind, analyse
+from tailrace.sql.value import Prober
+
+__all__ = ["JSON_METADATA", "Database", "DatabaseLimits"]
+
+JSON_METADATA = {b"tailrace.type": b"Json"}
+"""Metadata of an Arrow text field that holds JSON, in and out."""
+
+BATCH_ROWS_MAX = 65_536
+"""Rows in one batch of a streamed result, unless the caller says less."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseLimits:
+    """Bounds of one database."""
+
+    memory_bytes_max: int = 512 << 20
+    """Most memory that DuckDB takes: beyond it a query spills to `temp_directory`, or fails without one."""
+
+    threads: int = 2
+    """Threads of one query, this process's own included."""
+
+    temp_directory: Path | None = None
+    """Where large queries spill to; None keeps everything in memory."""
+
+    temp_bytes_max: int = 8 << 30
+    """Most that spills: a runaway join must not fill the disk."""
+
+
+class Database:
+    """Tables in, PostgreSQL's SQL over them, Arrow out.
+
+    SQL reaches the registered tables and nothing else: no file, network, extension, setting or catalogue. Every name in a
+    statement is resolved by us against the registered tables and an explicit list of functions; DuckDB is locked
+    down as well, so that a mistake of ours there finds a closed door.
+
+    Not thread-safe: one statement at a time. `interrupt` may be called from any thread.
+    """
+
+    def __init__(self, limits: DatabaseLimits | None = None) -> None:
+        self._connection = _locked_connection(limits or DatabaseLimits())
+        self._relations: dict[str, Relation] = {}
+        self._schemas: dict[str, pa.Schema] = {}
+        self._prober = Prober(self._describe)
+
+    def close(self) -> None:
+        """Free the memory; later calls fail."""
+        self._connection.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def interrupt(self) -> None:
+        """End the running statement with an error."""
+        self._connection.interrupt()
+
+    @property
+    def tables(self) -> Mapping[str, pa.Schema]:
+        """Schema of each registered table by its physical name."""
+        return self._schemas
+
+    def register(self, name: str, source: Any, *, hidden: tuple[str, ...] = ()) -> None:
+        """Make `source` the table `name`, in its row order; an earlier one of the name is replaced.
+
+        Args:
+            source: a pyarrow Table, RecordBatch, Dataset, or RecordBatchReader (which is read to its end now).
+                Text fields with the metadata `tailrace.type: Json` are JSON columns.
+            hidden: columns that `*` leaves out, but which can be named.
+
+        Raises:
+            SqlError: rejected; two columns differ by case alone, or a type cannot be held.
+        """
+        if isinstance(source, pa.RecordBatchReader):
+            source = source.read_all()
+        elif isinstance(source, pa.RecordBatch):
+            source = pa.Table.from_batches([source])
+        schema: pa.Schema = source.schema
+        folded = [column.lower() for column in schema.names]
+        if len(set(folded)) != len(folded):
+            twice = sorted({column for column in schema.names if folded.count(column.lower()) > 1})
+            raise SqlError(f"columns {', '.join(twice)} of table {name} differ by case alone", hint="Rename one")
+        self.unregister(name)
+        internal = f"arrow:{name}"
+        items = []
+        for field in schema:
+            column = quote_identifier(field.name)
+            as_json = (field.metadata or {}).get(b"tailrace.type") == b"Json"
+            items.append(f"CAST({column} AS JSON) AS {column}" if as_json else column)
+        try:
+            self._connection.register(internal, source)
+            if items:
+                self._connection.execute(
+                    f"CREATE OR REPLACE TEMP VIEW {quote_identifier(name)} AS "
+                    f"SELECT {', '.join(items)} FROM {quote_identifier(internal)}"
+                )
+                described = self._connection.execute(f"DESCRIBE {quote_identifier(name)}").fetchall()
+            else:
+                described = []
+        except duckdb.Error as error:
+            raise SqlError(f"table {name} cannot be read: {_message(error)}") from error
+        columns = tuple(Column(row[0], row[0], row[1], row[0] in hidden) for row in described)
+        self._relations[name] = Relation(quote_identifier(name), columns)
+        self._schemas[name] = schema
+
+    def unregister(self, name: str) -> None:
+        """Forget the table `name`, if there is one."""
+        if self._relations.pop(name, None) is not None:
+            del self._schemas[name]
+            self._connection.execute(f"DROP VIEW IF EXISTS {quote_identifier(name)}")
+            self._connection.unregister(f"arrow:{name}")
+
+    def translate(self, sql: str, parameters: Mapping[str, object] | None = None) -> Relation:
+        """The SELECT `sql` in DuckDB's SQL, with its columns as PostgreSQL names and types them.
+
+        Raises:
+            SqlError: rejected; not a SELECT over the registered tables.
+        """
+        statement = analyse(sql)
+        if statement.kind is not StatementKind.SELECT:
+            raise SqlError(
+                f"a SELECT is expected, not {statement.kind}",
+                hint="Changes go through execute_sql or a table in mode w",
+            )
+        translator = self.translator(parameters)
+        return self.final(translator.query(statement.tree, translator.root()))
+
+    def translator(self, parameters: Mapping[str, object] | None = None) -> QueryTranslator:
+        """Translates queries over the registered tables."""
+        return QueryTranslator(self._prober, self._relations, parameters)
+
+    def relation(self, name: str) -> Relation:
+        """The registered table `name`.
+
+        Raises:
+            SqlError: rejected; there is none.
+        """
+        try:
+            return self._relations[name]
+        except KeyError:
+            raise SqlError(f'relation "{name}" does not exist') from None
+
+    def final(self, relation: Relation) -> Relation:
+        """`relation` with types that can leave: no 128-bit or unsigned integers."""
+        changed = {c.physical: _LEAVING[c.type] for c in relation.columns if c.type in _LEAVING}
+        if not changed:
+            return relation
+        items = ", ".join(
+            f"CAST({name} AS {changed[c.physical]}) AS {name}" if c.physical in changed else name
+            for c in relation.columns
+            for name in [quote_identifier(c.physical)]
+        )
+        columns = tuple(Column(c.name, c.physical, changed.get(c.physical, c.type), c.hidden) for c in relation.columns)
+        return Relation(f"SELECT {items} FROM ({relation.sql})", columns)
+
+    def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
+        """All rows of the SELECT `sql`, in its order; columns are named as PostgreSQL names them, twice if it does.
+
+        Moments are `timestamp[us, UTC]` or `timestamp[us]`, numeric is decimal128, JSON is text with `JSON_METADATA`.
+
+        Args:
+            parameters: values of `:name` placeholders.
+
+        Raises:
+            SqlError: rejected; with PostgreSQL's message where we know it.
+        """
+        relation = self.translate(sql, parameters)
+        return self.run(relation)
+
+    def run(self, relation: Relation) -> pa.Table:
+        """All rows of a translated query."""
+        reader = self._reader(relation, BATCH_ROWS_MAX)
+        try:
+            table = reader.read_all()
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise SqlError(_message(error)) from error
+        return _leaving(table, relation)
+
+    def query_batches(
+        self, sql: str, *, rows_max: int = BATCH_ROWS_MAX, parameters: Mapping[str, object] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """As `query`, in batches of at most `rows_max` rows while the query runs; memory does not grow with the result.
+
+        No other statement may run before the iterator is used up or closed.
+        """
+        relation = self.translate(sql, parameters)
+        reader = self._reader(relation, rows_max)
+        while True:
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+            except (duckdb.Error, pa.ArrowException, OSError) as error:
+                raise SqlError(_message(error)) from error
+            for start in range(0, batch.num_rows, rows_max):
+                part = pa.Table.from_batches([batch.slice(start, rows_max)])
+                yield from _leaving(part, relation).combine_chunks().to_batches()
+
+    def _reader(self, relation: Relation, rows_max: int) -> pa.RecordBatchReader:
+        try:
+            return self._connection.sql(relation.sql).to_arrow_reader(rows_max)
+        except duckdb.Error as error:
+            raise SqlError(_message(error)) from error
+
+    def _describe(self, sql: str) -> str:
+        try:
+            return str(self._connection.execute(f"DESCRIBE {sql}").fetchall()[0][1])
+        except duckdb.Error as error:
+            raise SqlError(_message(error)) from error
+
+
+_LEAVING = {
+    "HUGEINT": "DECIMAL(38,0)",
+    "UHUGEINT": "DECIMAL(38,0)",
+    "UBIGINT": "DECIMAL(20,0)",
+    "UINTEGER": "BIGINT",
+    "USMALLINT": "INTEGER",
+    "UTINYINT": "SMALLINT",
+    "TINYINT": "SMALLINT",
+    "TIMESTAMP_NS": "TIMESTAMP",
+    "TIMESTAMP_MS": "TIMESTAMP",
+    "TIMESTAMP_S": "TIMESTAMP",
+    '"NULL"': "VARCHAR",
+    "UUID": "VARCHAR",
+}
+"""DuckDB's types that do not leave as they are."""
+
+
+def _leaving(table: pa.Table, relation: Relation) -> pa.Table:
+    """`table` with PostgreSQL's names, moments in UTC and JSON marked."""
+    fields, arrays = [], []
+    for column, field, array in zip(relation.columns, table.schema, table.columns, strict=True):
+        kind = field.type
+        if pa.types.is_timestamp(kind):
+            kind = pa.timestamp("us", "UTC" if kind.tz else None)
+        elif isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        fields.append(pa.field(column.name, kind, metadata=JSON_METADATA if column.type == "JSON" else None))
+        arrays.append(array.cast(kind))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _message(error: BaseException) -> str:
+    """What DuckDB says, without its own kind of error and without its translated SQL."""
+    text = str(error).split("\n\nLINE ")[0]
+    text = re.sub(r"^(\w+Exception|[A-Z][\w ]*? Error):\s*", "", text.strip())
+    if "Division by zero" in text or "division by zero" in text:
+        return "division by zero"
+    if found := re.search(r"Could not convert string '(.*?)' to (\w+)", text):
+        return f'invalid input syntax for type {found[2].lower()}: "{found[1]}"'
+    if "Overflow" in text or "out of range" in text:
+        return f"value out of range: {text}"
+    return text.split("\nCandidate")[0].strip()
+
+
+def _locked_connection(limits: DatabaseLimits) -> duckdb.DuckDBPyConnection:
+    """An empty in-memory database with our macros, which from here on can reach nothing."""
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "allow_persistent_secrets": "false",
+            "python_enable_replacements": "false",
+            "temp_directory": str(limits.temp_directory or ""),
+        },
+    )
+    settings = {
+        "TimeZone": "'UTC'",
+        "default_null_order": "'Postgres'",
+        "ieee_floating_point_ops": "false",
+        "preserve_insertion_order": "true",
+        "enable_progress_bar": "false",
+        "max_expression_depth": "1000",
+        "threads": str(limits.threads),
+        "memory_limit": quote_text(f"{limits.memory_bytes_max // 1024}KiB"),
+        "secret_directory": "''",
+        "home_directory": "''",
+    }
+    for name, value in settings.items():
+        connection.execute(f"SET {name} = {value}")
+    if limits.temp_directory is not None:
+        connection.execute(f"SET max_temp_directory_size = '{limits.temp_bytes_max // 1024}KiB'")
+    for macro in MACROS:
+        connection.execute(macro)
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
