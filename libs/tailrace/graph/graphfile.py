@@ -37,8 +37,10 @@ _NOT_FOR: Mapping[EntryKind, tuple[str, ...]] = {
     "sql": ("chart_input",),
 }
 _CRON_WORDS = frozenset(
-    ["l", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-    + ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+    (
+        *("l", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
+        *("sun", "mon", "tue", "wed", "thu", "fri", "sat"),
+    )
 )
 
 
