@@ -1,0 +1,7 @@
+"""The distributed log: Apache Kafka. The only room that knows confluent-kafka."""
+
+from __future__ import annotations
+
+from tailrace.log.kafka._log import KafkaLog
+
+__all__ = ["KafkaLog"]

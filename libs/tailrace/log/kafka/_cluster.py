@@ -1,0 +1,342 @@
+"""What is asked of the cluster as a whole: topics, ends, places, trimming. Each call asks again until its time is up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Any, NamedTuple, TypeVar
+
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as KafkaPartition
+from confluent_kafka.admin import NewTopic, OffsetSpec
+
+from tailrace.errors import SettingError
+from tailrace.log.contract import Offset, Partition, Place, TopicSpec
+from tailrace.log.errors import TopicNotFoundError
+from tailrace.log.kafka._clients import Clients
+from tailrace.log.kafka._failures import MISSING, PASSING, error_of, reason_of
+
+__all__ = ["INTERNAL", "Cluster", "Deadline", "TopicFound"]
+
+INTERNAL = "_tailrace."
+"""Names of our book-keeping topics begin so."""
+
+_PAUSE_MIN_S, _PAUSE_MAX_S = 0.001, 0.1
+
+Key = TypeVar("Key")
+T = TypeVar("T")
+
+
+class TopicFound(NamedTuple):
+    """A topic as the cluster knows it; `id` is another one when it is made again."""
+
+    id: str
+    partitions: int
+
+
+class Deadline:
+    """The time that a call has, and the pauses between its tries."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._end_s = time.monotonic() + timeout_s
+        self._pause_s = _PAUSE_MIN_S
+
+    @property
+    def left_s(self) -> float:
+        return max(self._end_s - time.monotonic(), 0.0)
+
+    @property
+    def passed(self) -> bool:
+        return self.left_s <= 0
+
+    def pause(self) -> None:
+        time.sleep(min(self._pause_s, self.left_s))
+        self._pause_s = min(self._pause_s * 2, _PAUSE_MAX_S)
+
+
+class Cluster:
+    """Thread-safe."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._admin = clients.admin()
+        self._known: dict[str, int] = {}
+        """Partition counts of topics that were seen; dropped when one seems to be gone."""
+
+    def deadline(self) -> Deadline:
+        return Deadline(self._clients.timeout_s)
+
+    def hello(self) -> None:
+        """Find the cluster, or raise LogUnavailableError."""
+        deadline = self.deadline()
+        while True:
+            try:
+                self._admin.list_topics(timeout=max(deadline.left_s, 0.05))
+                return
+            except KafkaException as error:
+                if deadline.passed:
+                    raise self._clients.unavailable("finding the cluster", error) from error
+            deadline.pause()
+
+    # Topics
+
+    def partitions_of(self, topic: str) -> int:
+        """How many partitions it has; raises TopicNotFoundError."""
+        known = self._known.get(topic)
+        if known is not None:
+            return known
+        found = self.describe([topic])
+        if topic not in found:
+            raise TopicNotFoundError(topic)
+        return found[topic].partitions
+
+    def check_there(self, partitions: Iterable[Partition]) -> None:
+        for topic, number in partitions:
+            known = self._known.get(topic)
+            if known is None:
+                known = self.describe([topic]).get(topic, TopicFound("", 0)).partitions
+            if not 0 <= number < known:
+                raise TopicNotFoundError(topic, number)
+
+    def forget(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            self._known.pop(topic, None)
+
+    def names(self) -> list[str]:
+        """All topics that are not a broker's own or our book-keeping."""
+        deadline = self.deadline()
+        while True:
+            self._clients.check_open()
+            try:
+                found = self._admin.list_topics(timeout=max(deadline.left_s, 0.05))
+                return sorted(name for name in found.topics if not name.startswith(("__", INTERNAL)))
+            except KafkaException as error:
+                if deadline.passed:
+                    raise self._clients.unavailable("listing topics", error) from error
+            deadline.pause()
+
+    def describe(self, names: Sequence[str]) -> dict[str, TopicFound]:
+        """Those of them that are there."""
+        found: dict[str, TopicFound] = {}
+        if not names:
+            return found
+        answers = self._ask(
+            "describing topics",
+            list(names),
+            lambda some, left_s: self._admin.describe_topics(TopicCollection(some), request_timeout=left_s),
+            passed_over=MISSING | {KafkaError.TOPIC_EXCEPTION},
+        )
+        for name in names:
+            described = answers.get(name)
+            if described is None:
+                self._known.pop(name, None)
+            else:
+                found[name] = TopicFound(str(described.topic_id), len(described.partitions))
+                self._known[name] = len(described.partitions)
+        return found
+
+    def create(self, specs: Sequence[TopicSpec], settings: Mapping[str, str] | None = None) -> None:
+        """Make them, and wait until they can be used; one that exists stays what it is."""
+        wanted = {
+            spec.name: NewTopic(spec.name, num_partitions=spec.partitions, config=self._topic_settings(spec, settings))
+            for spec in specs
+        }
+
+        def make(names: list[str], left_s: float) -> dict[str, Any]:
+            return self._admin.create_topics(  # type: ignore[no-any-return]
+                [wanted[name] for name in names], operation_timeout=left_s, request_timeout=left_s
+            )
+
+        try:
+            self._ask("creating topics", list(wanted), make, passed_over={KafkaError.TOPIC_ALREADY_EXISTS})
+        except KafkaException as error:
+            known = error_of(error)
+            if known is not None and known.code() in (KafkaError.TOPIC_EXCEPTION, KafkaError.INVALID_PARTITIONS):
+                raise SettingError("topic", ", ".join(wanted), known.str()) from error
+            raise
+        # It is there for the controller; its leader may still be on the way.
+        deadline = self.deadline()
+        while missing := [name for name in wanted if name not in self.describe(list(wanted))]:
+            if deadline.passed:
+                raise self._clients.unavailable(f"seeing new topics {', '.join(missing)}")
+            deadline.pause()
+        self.edges([Partition(spec.name, number) for spec in specs for number in range(self._known[spec.name])], "end")
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete them and wait until they are gone; those that do not exist are passed over."""
+        if not names:
+            return
+        self.forget(names)
+        self._ask(
+            "deleting topics",
+            list(names),
+            lambda some, left_s: self._admin.delete_topics(some, operation_timeout=left_s, request_timeout=left_s),
+            passed_over=MISSING | {KafkaError.TOPIC_EXCEPTION},
+        )
+        deadline = self.deadline()
+        while self.describe(names):
+            if deadline.passed:
+                raise self._clients.unavailable("seeing deleted topics go")
+            deadline.pause()
+
+    def _topic_settings(self, spec: TopicSpec, settings: Mapping[str, str] | None) -> dict[str, str]:
+        return {
+            # Kafka cuts records off at a caller's wish only where `delete` is among the policies; with unlimited
+            # retention it does nothing else.
+            "cleanup.policy": "compact,delete" if spec.compacted else "delete",
+            "retention.ms": "-1",
+            "retention.bytes": "-1",
+            "max.message.bytes": str(self._clients.message_bytes_max),
+            "message.timestamp.type": "LogAppendTime",
+            **(settings or {}),
+        }
+
+    # Offsets
+
+    def edges(self, partitions: Sequence[Partition], which: str) -> dict[Partition, Offset]:
+        """`start`, `end` (of what is decided) or `very-end` (open transactions counted in) of each.
+
+        Raises TopicNotFoundError.
+        """
+        if not partitions:
+            return {}
+        self.check_there(partitions)
+        spec = OffsetSpec.earliest() if which == "start" else OffsetSpec.latest()
+        isolation = IsolationLevel.READ_COMMITTED if which == "end" else IsolationLevel.READ_UNCOMMITTED
+        keys = {KafkaPartition(topic, number): Partition(topic, number) for topic, number in partitions}
+        answers = self._ask(
+            "asking for ends of topics",
+            list(keys),
+            lambda some, left_s: self._admin.list_offsets(
+                dict.fromkeys(some, spec), isolation_level=isolation, request_timeout=left_s
+            ),
+            missing=lambda key: keys[key],
+        )
+        return {keys[key]: Offset(answers[key].offset) for key in keys}
+
+    def settled_ends(self, partitions: Sequence[Partition]) -> dict[Partition, Offset]:
+        """As `Log.settled_ends`."""
+        wanted = self.edges(partitions, "very-end")
+        deadline = Deadline(self._clients.limits.transaction_timeout.total_seconds() + self._clients.timeout_s)
+        settled: dict[Partition, Offset] = {}
+        open_ones = list(wanted)
+        while open_ones:
+            settled |= (ends := self.edges(open_ones, "end"))
+            open_ones = [partition for partition in open_ones if ends[partition] < wanted[partition]]
+            if open_ones:
+                if deadline.passed:
+                    raise self._clients.unavailable(
+                        "waiting for open transactions", f"still open: {open_ones[0].topic}/{open_ones[0].number}"
+                    )
+                deadline.pause()
+        return settled
+
+    def trim(self, partition: Partition, before: int) -> Offset:
+        key = KafkaPartition(partition.topic, partition.number, before)
+        answers = self._ask(
+            "trimming",
+            [key],
+            lambda some, left_s: self._admin.delete_records(some, request_timeout=left_s, operation_timeout=left_s),
+            missing=lambda _: partition,
+        )
+        return Offset(answers[key].low_watermark)
+
+    # Groups
+
+    def places(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, Place]:
+        if not partitions:
+            return {}
+        wanted = ConsumerGroupTopicPartitions(group, [KafkaPartition(*partition) for partition in partitions])
+        deadline = self.deadline()
+        while True:
+            answers = self._ask(
+                "asking for places",
+                [group],
+                lambda _, left_s: self._admin.list_consumer_group_offsets(
+                    [wanted], require_stable=True, request_timeout=left_s
+                ),
+                passed_over={KafkaError.GROUP_ID_NOT_FOUND},
+            )
+            if group not in answers:
+                return {}
+            found: dict[Partition, Place] = {}
+            unsettled: KafkaError | None = None
+            for each in answers[group].topic_partitions:
+                if each.error is not None and each.error.code() not in MISSING:
+                    unsettled = each.error
+                elif each.error is None and each.offset >= 0:
+                    found[Partition(each.topic, each.partition)] = Place(Offset(each.offset), each.metadata or "")
+            if unsettled is None:
+                return found
+            if deadline.passed or unsettled.code() not in PASSING:
+                raise self._clients.unavailable(f"asking for places of {group}", unsettled)
+            deadline.pause()
+
+    def delete_group(self, group: str) -> None:
+        self._ask(
+            "deleting a group",
+            [group],
+            lambda some, left_s: self._admin.delete_consumer_groups(some, request_timeout=left_s),
+            passed_over={KafkaError.GROUP_ID_NOT_FOUND},
+        )
+
+    def _ask(
+        self,
+        doing: str,
+        keys: list[Any],
+        call: Callable[[list[Any], float], dict[Any, Any]],
+        *,
+        passed_over: Iterable[int] = (),
+        missing: Callable[[Any], Partition] | None = None,
+    ) -> dict[Any, Any]:
+        """The answer for each key; asks again for those whose failure passes, until the time is up.
+
+        Keys whose error is in `passed_over` are left out. With `missing`, one whose topic is gone raises
+        TopicNotFoundError, and one that only seems to be gone is asked for again.
+        """
+        deadline = self.deadline()
+        answers: dict[Any, Any] = {}
+        passed_over = frozenset(passed_over)
+        while True:
+            self._clients.check_open()
+            again: list[Any] = []
+            last: BaseException | None = None
+            try:
+                futures = call(keys, max(deadline.left_s, 0.05))
+            except KafkaException as error:
+                futures, again, last = {}, keys, error
+                known = error_of(error)
+                if known is None or known.code() not in PASSING:
+                    raise
+            for key, future in futures.items():
+                try:
+                    answers[key] = future.result(deadline.left_s + 1)
+                except FutureTimeoutError as error:
+                    again.append(key)
+                    last = error
+                except KafkaException as error:
+                    known = error_of(error)
+                    code = None if known is None else known.code()
+                    if code in passed_over:
+                        continue
+                    if code in MISSING and missing is not None:
+                        partition = missing(key)
+                        self.forget([partition.topic])
+                        self.check_there([partition])
+                    elif code not in PASSING:
+                        raise self._refused(doing, error) from error
+                    again.append(key)
+                    last = error
+            if not again:
+                return answers
+            if deadline.passed:
+                raise self._clients.unavailable(doing, last) from last
+            keys = again
+            deadline.pause()
+
+    def _refused(self, doing: str, error: KafkaException) -> Exception:
+        known = error_of(error)
+        if known is not None and known.code() in (KafkaError.TOPIC_EXCEPTION, KafkaError.INVALID_PARTITIONS):
+            return error
+        return self._clients.unavailable(doing, reason_of(error))

@@ -1,0 +1,260 @@
+"""Reading: a bounded pool of consumers, each standing somewhere in one partition."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from tailrace.log.contract import Batch, Offset, Partition, Record
+from tailrace.log.errors import LogUnavailableError, OffsetGapError
+from tailrace.log.kafka._clients import Clients, discard
+from tailrace.log.kafka._cluster import Cluster, Deadline
+from tailrace.log.kafka._failures import MISSING, PASSING
+
+__all__ = ["Reader"]
+
+_CONSUMERS_MAX = 8
+"""Most consumers of one log. Each has some threads; with fewer, reads of many partitions by turns jump more often
+(4 ms) instead of going on where they stood."""
+
+_CONSUME_MAX = 10_000
+"""Most messages taken from a consumer at once."""
+
+
+class Reader:
+    """Thread-safe: each consumer is used by one read at a time."""
+
+    def __init__(self, clients: Clients, cluster: Cluster) -> None:
+        self._clients, self._cluster = clients, cluster
+        self._idle: OrderedDict[_Reading, None] = OrderedDict()
+        self._count = 0
+        self._freed = threading.Condition()
+        self._ends: dict[Partition, Offset] = {}
+        """Ends that were seen: what lies before them is decided, so reading up to there needs no question."""
+
+    def read(self, partition: Partition, start: Offset, stop: Offset | None, records_max: int, bytes_max: int) -> Batch:
+        self._clients.check_open()
+        deadline = self._cluster.deadline()
+        end, is_fresh = self._ends.get(partition), False
+        if end is None or start >= end:
+            end, is_fresh = self._ask_end(partition), True
+        records: list[Record] = []
+        at, room = start, bytes_max
+        while True:
+            limit = end if stop is None or stop > end else stop
+            if at < limit:
+                at, room = self._read_up_to(partition, at, limit, records, records_max, room, deadline)
+            if at < limit or limit == stop or is_fresh:
+                return Batch(records, at)
+            end, is_fresh = self._ask_end(partition), True
+            if end < at:  # it was made again, so what we knew is of no use
+                return Batch(records, at)
+
+    def saw_end(self, partition: Partition, end: Offset) -> None:
+        """Everything before `end` is decided and visible."""
+        if end > self._ends.get(partition, -1):
+            self._ends[partition] = end
+
+    def forget(self, topics: list[str]) -> None:
+        """They were deleted, or cut off: what was fetched ahead of them is of no use."""
+        with self._freed:
+            for partition in [known for known in self._ends if known.topic in topics]:
+                del self._ends[partition]
+            for reading in list(self._idle):
+                if reading.partition is not None and reading.partition.topic in topics:
+                    del self._idle[reading]
+                    self._count -= 1
+                    discard(reading.consumer)
+
+    def close(self) -> None:
+        with self._freed:
+            for reading in self._idle:
+                discard(reading.consumer)
+            self._idle.clear()
+            self._freed.notify_all()
+
+    def _ask_end(self, partition: Partition) -> Offset:
+        end = self._cluster.edges([partition], "end")[partition]
+        self._ends[partition] = end
+        return end
+
+    def _read_up_to(
+        self,
+        partition: Partition,
+        start: Offset,
+        limit: Offset,
+        records: list[Record],
+        records_max: int,
+        room: int,
+        deadline: Deadline,
+    ) -> tuple[Offset, int]:
+        reading = self._take(partition, start, deadline)
+        try:
+            result = reading.read_up_to(limit, records, records_max, room, deadline)
+        except BaseException:
+            self._drop(reading)
+            raise
+        self._give_back(reading)
+        return result
+
+    def _take(self, partition: Partition, start: Offset, deadline: Deadline) -> _Reading:
+        with self._freed:
+            while True:
+                self._clients.check_open()
+                for reading in self._idle:
+                    if reading.partition == partition and reading.at == start:
+                        del self._idle[reading]
+                        return reading
+                for reading in self._idle:
+                    if reading.partition == partition:
+                        break
+                else:
+                    if self._count < _CONSUMERS_MAX:
+                        reading = _Reading(self._clients, self._cluster)
+                        self._count += 1
+                        break
+                    if self._idle:
+                        reading = next(iter(self._idle))
+                        break
+                    if not self._freed.wait(deadline.left_s) and deadline.passed:
+                        raise self._clients.unavailable("waiting for other reads")
+                    continue
+                break
+            self._idle.pop(reading, None)
+        try:
+            reading.go_to(partition, start)
+        except BaseException:
+            self._drop(reading)
+            raise
+        return reading
+
+    def _give_back(self, reading: _Reading) -> None:
+        with self._freed:
+            if self._clients.closed:
+                discard(reading.consumer)
+            else:
+                self._idle[reading] = None  # at the end: the one least recently used goes first
+            self._freed.notify()
+
+    def _drop(self, reading: _Reading) -> None:
+        discard(reading.consumer)
+        with self._freed:
+            self._count -= 1
+            self._freed.notify()
+
+
+class _Reading:
+    """A consumer that stands before offset `at` of `partition`."""
+
+    def __init__(self, clients: Clients, cluster: Cluster) -> None:
+        self._clients, self._cluster = clients, cluster
+        self.consumer: Consumer = clients.consumer(
+            **{
+                "enable.partition.eof": True,
+                "auto.offset.reset": "error",
+                # Reads never wait for news: the broker answers at once. So that nothing spins, the partition is
+                # paused whenever a read came to the end.
+                "fetch.wait.max.ms": 1,
+                "fetch.queue.backoff.ms": 2,
+                "queued.min.messages": 50_000,
+                "queued.max.messages.kbytes": 32 << 10,
+            }
+        )
+        self.partition: Partition | None = None
+        self.at = Offset(0)
+        self._ahead: list[Message] = []
+        """Taken from the consumer, not given out yet; from `at` on."""
+        self._is_paused = False
+
+    def go_to(self, partition: Partition, start: Offset) -> None:
+        self._ahead = []
+        self._resume()  # a partition stays paused when it is assigned again
+        self.consumer.assign([KafkaPartition(partition.topic, partition.number, start)])
+        self.partition, self.at = partition, start
+
+    def read_up_to(
+        self, limit: Offset, records: list[Record], records_max: int, room: int, deadline: Deadline
+    ) -> tuple[Offset, int]:
+        """Add to `records` until `limit` is reached or they are enough; returns where to go on and the bytes left."""
+        assert self.partition is not None
+        self._resume()
+        while True:
+            messages, self._ahead = self._ahead or self._fetch(records_max - len(records), deadline), []
+            for index, message in enumerate(messages):
+                if message.error() is not None:
+                    end = self._check(message)
+                    if end >= limit:
+                        # Only markers and aborted records are left before it. We stand at the end: rest there.
+                        self._ahead = []
+                        self._pause()
+                        return self._stand(limit, room)
+                    continue
+                offset = message.offset()
+                if offset < self.at:
+                    continue
+                if offset >= limit:
+                    self._ahead = messages[index:]
+                    return self._stand(limit, room)
+                value, key = message.value(), message.key()
+                size = (len(value) if value else 0) + (len(key) if key else 0)
+                if records and (len(records) >= records_max or size > room):
+                    self._ahead = messages[index:]
+                    return self._stand(Offset(offset), room)
+                room -= size
+                records.append(Record(Offset(offset), message.timestamp()[1], key, value))
+                self.at = Offset(offset + 1)
+            if self.at >= limit:
+                return self.at, room
+            if len(records) >= records_max:
+                return self.at, room
+
+    def _stand(self, at: Offset, room: int) -> tuple[Offset, int]:
+        self.at = max(self.at, at)
+        return self.at, room
+
+    def _fetch(self, wanted: int, deadline: Deadline) -> list[Message]:
+        while True:
+            self._clients.check_open()
+            # The first waits, the rest is what is there already: `consume` would wait until the number is full.
+            first = self.consumer.consume(1, min(deadline.left_s, 0.25))
+            if first:
+                more = self.consumer.consume(min(max(wanted - 1, 0), _CONSUME_MAX), 0) if wanted > 1 else []
+                return first + more  # type: ignore[no-any-return]
+            if deadline.passed:
+                assert self.partition is not None
+                raise self._clients.unavailable(f"reading {self.partition.topic}/{self.partition.number}")
+
+    def _check(self, message: Message) -> int:
+        """The offset of an end that was reached, -1 for what passes; raises for the rest."""
+        assert self.partition is not None
+        error = message.error()
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            return int(message.offset())
+        if code in MISSING:
+            self._cluster.forget([self.partition.topic])
+            self._cluster.check_there([self.partition])
+            return -1
+        if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            start = self._cluster.edges([self.partition], "start")[self.partition]
+            if self.at < start:
+                raise OffsetGapError(self.partition.topic, self.partition.number, self.at, start)
+            self.go_to(self.partition, self.at)
+            return -1
+        if code in PASSING:
+            return -1
+        raise LogUnavailableError(self._clients.url.shown, f"reading {self.partition}: {error.str()}")
+
+    def _resume(self) -> None:
+        if self._is_paused:
+            assert self.partition is not None
+            self.consumer.resume([KafkaPartition(*self.partition)])
+            self._is_paused = False
+
+    def _pause(self) -> None:
+        assert self.partition is not None
+        self.consumer.pause([KafkaPartition(*self.partition)])
+        self._is_paused = True

@@ -1,0 +1,290 @@
+"""The one living writer of a name: Kafka's transactions, with a number that outlives every one of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from tailrace.errors import TailraceError
+from tailrace.log.contract import Append, Commit, NewRecord, Offset, OffsetRange, Partition, Place, TopicSpec
+from tailrace.log.errors import FencedError, LogUnavailableError, OutcomeUnknownError, TopicNotFoundError
+from tailrace.log.kafka._appends import check_sizes, rejection
+from tailrace.log.kafka._clients import Clients, discard
+from tailrace.log.kafka._cluster import INTERNAL, Cluster, Deadline
+from tailrace.log.kafka._failures import FENCED, MISSING, PASSING, error_of, reason_of
+from tailrace.log.kafka._reader import Reader
+from tailrace.log.kafka._sender import produce_all
+from tailrace.runtime import Probe
+
+__all__ = ["KafkaWriter"]
+
+_NUMBERS_SETTINGS = {
+    # Small segments, compacted soon: only the last record counts, and it is looked for at the end.
+    "segment.bytes": str(1 << 20),
+    "min.cleanable.dirty.ratio": "0.1",
+    # A writer that was fenced looks whether its last commit happened; the record must not be compacted away before.
+    "min.compaction.lag.ms": "120000",
+}
+_LOOK_BACK = 64
+"""Offsets before the end among which the last number is looked for first."""
+
+
+def _numbers_topic(name: str) -> str:
+    """The book-keeping topic of a writer: one for each, so that nobody else's open transaction hides its end."""
+    readable = re.sub(r"[^A-Za-z0-9.-]", "-", name)[:150]
+    return f"{INTERNAL}writer.{readable}.{blake2b(name.encode(), digest_size=8).hexdigest()}"
+
+
+class KafkaWriter:
+    """Opening, so that a late opener can not commit over what it has not seen:
+
+    1. `init_transactions` fences older producers of the name and ends what they had open.
+    2. Only then the number of the last commit is read, up to a settled end.
+
+    A commit:
+
+    1. records, the number's record and places are sent inside the transaction. A crash leaves an open transaction,
+       which the next opener aborts (or the broker, after `transaction_timeout`).
+    2. `kafka-commit-before`  everything was taken; the commit is asked for next.
+    3. `kafka-commit-after`   the point of no return is between the two: the coordinator's own log.
+
+    After an unknown outcome the producer is thrown away for good. librdkafka does not implement KIP-890, so its delayed
+    request to end a transaction could end the next one of the same producer; a new one has a newer epoch.
+    """
+
+    def __init__(self, clients: Clients, cluster: Cluster, reader: Reader, probe: Probe, name: str) -> None:
+        self._clients, self._cluster, self._reader, self._probe = clients, cluster, reader, probe
+        self._name = name
+        self._token = secrets.token_hex(8)
+        self._numbers = Partition(_numbers_topic(name))
+        self._closed = False
+        self._producer: Producer | None = None
+        self._producer = self._open(cluster.deadline())
+        self._commits = self._read_number()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def commits(self) -> int:
+        return self._commits
+
+    def commit(
+        self, appends: Sequence[Append] = (), places: Mapping[str, Mapping[Partition, Place]] | None = None
+    ) -> Commit:
+        self._clients.check_open()
+        if self._producer is None:
+            raise FencedError(self._name)
+        places = places or {}
+        by_partition: dict[Partition, list[NewRecord]] = {}
+        for partition, records in appends:
+            check_sizes(records, self._clients.limits.record_bytes_max)
+            by_partition.setdefault(partition, []).extend(records)
+        self._cluster.check_there(by_partition)
+        self._cluster.check_there(partition for of_group in places.values() for partition in of_group)
+        number = self._commits + 1
+        mark = json.dumps({"number": number, "writer": self._token}).encode()
+        deadline = self._cluster.deadline()
+        sent = {partition: _Sent(partition) for partition, records in by_partition.items() if records}
+        sent[self._numbers] = _Sent(self._numbers)
+        try:
+            self._send({**by_partition, self._numbers: [NewRecord(mark, self._name.encode())]}, places, sent, deadline)
+        except KafkaException as error:
+            raise self._undone(error, sent, number) from error
+        except BaseException:
+            self._give_up()
+            raise
+        try:
+            self._end_transaction(deadline)
+        except Exception as error:
+            self._give_up()
+            known = error_of(error)
+            if known is None or known.code() not in FENCED:
+                raise self._unknown(number, error) from error
+            try:
+                happened = self._happened(sent[self._numbers].start)
+            except TailraceError:
+                raise self._unknown(number, error) from error
+            if not happened:
+                raise FencedError(self._name) from error
+        except BaseException:
+            self._give_up()
+            raise
+        self._commits = number
+        written = {
+            partition: OffsetRange(Offset(each.start), Offset(each.stop))
+            for partition, each in sent.items()
+            if partition != self._numbers
+        }
+        return Commit(number, written)
+
+    def close(self) -> None:
+        self._give_up()
+
+    def _send(
+        self,
+        by_partition: Mapping[Partition, Sequence[NewRecord]],
+        places: Mapping[str, Mapping[Partition, Place]],
+        sent: Mapping[Partition, _Sent],
+        deadline: Deadline,
+    ) -> None:
+        producer = self._producer
+        assert producer is not None
+        producer.begin_transaction()
+        for partition, records in by_partition.items():
+            if records:
+                produce_all(producer, partition, records, first=sent[partition].first, last=sent[partition].last)
+        for group, of_group in places.items():
+            if of_group:
+                kafka_places = [
+                    KafkaPartition(topic, number, place.offset, place.metadata)
+                    for (topic, number), place in of_group.items()
+                ]
+                producer.send_offsets_to_transaction(kafka_places, _group_metadata(group), max(deadline.left_s, 0.001))
+        if producer.flush(max(deadline.left_s, 0.001)) > 0:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "records were not taken in time"))
+        for each in sent.values():
+            if each.error is not None:
+                raise KafkaException(each.error)
+
+    def _end_transaction(self, deadline: Deadline) -> None:
+        assert self._producer is not None
+        self._probe.reached("kafka-commit-before")
+        self._producer.commit_transaction(max(deadline.left_s, 0.001))
+        self._probe.reached("kafka-commit-after")
+
+    def _undone(self, error: KafkaException, sent: Mapping[Partition, _Sent], number: int) -> TailraceError:
+        """Abort, and say what went wrong. Nothing was written: the commit was never asked for."""
+        producer = self._producer
+        assert producer is not None
+        known = error_of(error)
+        assert known is not None
+        if known.code() in FENCED:
+            self._give_up()
+            return FencedError(self._name)
+        if known.fatal():
+            self._give_up()
+            return self._unknown(number, error)
+        try:
+            producer.purge()
+            producer.abort_transaction(min(self._clients.timeout_s, 2.0))
+        except KafkaException as failed:
+            self._give_up()
+            code = error_of(failed)
+            if code is not None and code.code() in FENCED:
+                return FencedError(self._name)
+            return self._unknown(number, error)
+        for each in sent.values():
+            if each.error is not None:
+                self._cluster.forget([each.partition.topic])
+                try:
+                    self._cluster.check_there([each.partition])
+                except TopicNotFoundError as gone:
+                    return gone
+                except LogUnavailableError:
+                    pass
+                refused = rejection(each.error, each.partition) if each.error.code() not in MISSING else None
+                if refused is not None:
+                    return refused
+        return self._clients.unavailable(f"commit {number} of writer {self._name!r}", error)
+
+    def _unknown(self, number: int, error: Exception) -> OutcomeUnknownError:
+        what = f"commit {number} of writer {self._name!r}"
+        if error_of(error) is None:
+            return OutcomeUnknownError(what, reason_of(error))
+        return OutcomeUnknownError(what, self._clients.unavailable("it", error).cause)
+
+    def _happened(self, offset: int) -> bool:
+        """Whether the transaction that put our number at `offset` was committed: asked once it was fenced.
+
+        Its request to commit may have been answered by nobody and repeated, and only the repetition was refused.
+        """
+        end = self._cluster.settled_ends([self._numbers])[self._numbers]
+        batch = self._reader.read(self._numbers, Offset(offset), end, 1, 1)
+        return bool(batch.records) and batch.records[0].offset == offset
+
+    def _open(self, deadline: Deadline) -> Producer:
+        timeout_ms = int(self._clients.limits.transaction_timeout.total_seconds() * 1000)
+        while True:
+            producer = self._clients.producer(
+                **{
+                    "transactional.id": f"tailrace.{self._name}",
+                    "transaction.timeout.ms": timeout_ms,
+                    "message.timeout.ms": int(self._clients.timeout_s * 1000),
+                }
+            )
+            try:
+                producer.init_transactions(max(deadline.left_s, 0.001))
+                return producer
+            except KafkaException as error:
+                discard(producer)
+                known = error_of(error)
+                code = None if known is None else known.code()
+                # Fenced: somebody else opens the name at this moment; whoever comes last has it.
+                if deadline.passed or not (code in PASSING or code in FENCED):
+                    raise self._clients.unavailable(f"opening writer {self._name!r}", error) from error
+            deadline.pause()
+
+    def _read_number(self) -> int:
+        if not self._cluster.describe([self._numbers.topic]):
+            self._cluster.create([TopicSpec(self._numbers.topic, compacted=True)], _NUMBERS_SETTINGS)
+        end = self._cluster.settled_ends([self._numbers])[self._numbers]
+        start = self._cluster.edges([self._numbers], "start")[self._numbers]
+        self._reader.saw_end(self._numbers, end)
+        back = _LOOK_BACK
+        while True:
+            at = Offset(max(start, end - back))
+            last: bytes | None = None
+            while at < end:
+                batch = self._reader.read(self._numbers, at, end, 10_000, 16 << 20)
+                if batch.records:
+                    last = batch.records[-1].value
+                at = batch.next
+            if last is not None:
+                return int(json.loads(last)["number"])
+            if end - back <= start:
+                return 0
+            back *= 8
+
+    def _give_up(self) -> None:
+        if self._producer is not None:
+            discard(self._producer)
+            self._producer = None
+
+
+class _Sent:
+    """Where the first and the last record of one partition went."""
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.start, self.stop = -1, -1
+        self.error: KafkaError | None = None
+
+    def first(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.start = message.offset()
+        else:
+            self.error = error
+
+    def last(self, error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            self.stop = message.offset() + 1
+            if self.start < 0:
+                self.start = message.offset()
+        else:
+            self.error = error
+
+
+def _group_metadata(group: str) -> bytes:
+    """What `Consumer.consumer_group_metadata()` gives for a consumer of this group that only assigns.
+
+    librdkafka's serialised form: magic, generation -1, group id, no member id, no instance id. A test compares the two.
+    """
+    return b"CGMDv2:\xff\xff\xff\xff" + group.encode() + b"\0\0\x01"
