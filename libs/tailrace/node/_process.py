@@ -201,11 +201,17 @@ def become_worker(
     for option in ("default::DeprecationWarning:__main__", "ignore::DeprecationWarning", "ignore::ResourceWarning"):
         warnings._setoption(option)  # type: ignore[attr-defined]  # what a plain `python` begins with
     sock = socket.socket(fileno=SOCKET_FD)
-    # What node code forks must not speak on our socket: two voices on one stream would garble it.
-    os.register_at_fork(after_in_child=sock.close)
+    os.register_at_fork(after_in_child=_cover_socket)
     _set_limits(limits)
     gc.enable()
     return sock
+
+
+def _cover_socket() -> None:
+    """What node code forks must not speak on our socket: two voices on one stream would garble it."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, SOCKET_FD, inheritable=False)  # not close(): objects of the parent's hold the number
+    os.close(null)
 
 
 def _reset_signals() -> None:

@@ -60,7 +60,7 @@ class Leftovers:
         said += [f"process {pid}" for pid in self.children]
         said += self.broken
         if self.open_files_growth > OPEN_FILES_GROWTH_MAX:
-            said.append(f"{self.open_files_growth} open files")
+            said.append(f"{self.open_files_growth} open files more than at first")
         return ", ".join(said) or "nothing"
 
 
@@ -104,6 +104,7 @@ class ProcessState:
         self._umask = os.umask(0o077)
         os.umask(self._umask)
         self._handlers = [(number, signal.getsignal(number)) for number in _SIGNALS]
+        self._timer_set = signal.getitimer(signal.ITIMER_REAL)[0] > 0
         self._signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._sys = {name: getattr(sys, name) for name in ("excepthook", "displayhook", "unraisablehook", "argv")}
         self._lists = [(getattr(sys, name), name, list(getattr(sys, name))) for name in _SYS_LISTS]
@@ -134,7 +135,8 @@ class ProcessState:
 
     def restore(self) -> Leftovers:
         """Put everything back, and say what could not be."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if not self._timer_set:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._handlers:
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)

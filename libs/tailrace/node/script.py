@@ -74,12 +74,12 @@ def time_limit(limit_s: float | None) -> Iterator[None]:
             raise NodeTimeLimitError(limit_s)
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, limit_s, RAISE_AGAIN_S)
+    timer_before = signal.setitimer(signal.ITIMER_REAL, limit_s, RAISE_AGAIN_S)
     try:
         yield
     finally:
         over = True
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_REAL, *timer_before)
         signal.signal(signal.SIGALRM, before)
 
 

@@ -7,9 +7,13 @@ import resource
 import sys
 import traceback
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 __all__ = ["ErrorPlace", "error_hint", "error_place", "format_user_traceback", "is_app_file"]
+
+FRAMES_MAX = 2_000
+"""Longest chain of calls that is looked at; with a raised recursion limit there are millions, and no memory left."""
 
 TEXT_CHARS_MAX = 32_000
 """Longest traceback that is kept; one holds thousands of frames, or an error text that is a whole response body."""
@@ -78,11 +82,14 @@ def format_user_traceback(exc: BaseException, app_dir: str | Path) -> str:
     the middle.
     """
     app_dir = os.path.realpath(app_dir)
+    frames_cut = _shorten(exc)
     tree = traceback.TracebackException(type(exc), exc, exc.__traceback__, compact=True)
     _tidy(tree, app_dir)
     text = "".join(tree.format())
     if not tree.stack and tree.__cause__ is None and tree.__context__ is None:  # a file that does not even parse
         text = text.removeprefix("Traceback (most recent call last):\n")
+    if frames_cut:
+        text += f"({frames_cut:,} calls in the middle are left out)\n"
     if (hint := error_hint(exc)) is not None:
         text += f"hint: {hint}\n"
     if len(text) > TEXT_CHARS_MAX:
@@ -124,6 +131,39 @@ def _missing_module_hint(name: str) -> str | None:
         f"if `{name}` is a package from PyPI, list `{package}` in a pip requirements file and name that file under "
         "the key `requirements_file` in graph.yml; if it is a file of this app, check its name and folder"
     )
+
+
+def _shorten(exc: BaseException) -> int:
+    """Take the middle out of chains over FRAMES_MAX calls, which frees what they hold; how many were taken out."""
+    cut = 0
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [exc]
+    while waiting:
+        error = waiting.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        cut += _shorten_chain(error.__traceback__)
+        waiting += [error.__cause__, error.__context__]
+    return cut
+
+
+def _shorten_chain(first: TracebackType | None) -> int:
+    length, frame = 0, first
+    while frame is not None:
+        length, frame = length + 1, frame.tb_next
+    if first is None or length <= FRAMES_MAX:
+        return 0
+    head = first
+    for _ in range(FRAMES_MAX // 2 - 1):
+        assert head.tb_next is not None, "it is longer than that"
+        head = head.tb_next
+    tail = head
+    for _ in range(length - FRAMES_MAX + 1):
+        assert tail.tb_next is not None, "it is longer than that"
+        tail = tail.tb_next
+    head.tb_next = tail
+    return length - FRAMES_MAX
 
 
 def _tidy(tree: traceback.TracebackException, app_dir: str) -> None:

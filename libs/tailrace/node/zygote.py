@@ -47,6 +47,10 @@ ORPHANS_S_MAX = 2.0
 uninterruptible wait may take for ever)."""
 
 
+TRACEBACK_FRAMES_MAX = 100
+"""Innermost frames that a worker prints when it breaks; recursion without end leaves millions."""
+
+
 class _Zygote:
     def __init__(self, control: socket.socket, preload: Sequence[str], folder: str) -> None:
         self._control, self._folder = control, folder
@@ -55,6 +59,7 @@ class _Zygote:
         self._preload_failed: dict[str, str] = {}
         self._workers: set[int] = set()
         self._ended: list[tuple[float, dict[str, Any]]] = []  # reports that wait for orphans to go, with a deadline
+        self._orphans_killed: set[int] = set()
         self._outbox: deque[bytes] = deque()
         self._selector = selectors.DefaultSelector()
         self._wakeup_in, self._wakeup_out = os.pipe()
@@ -100,8 +105,8 @@ class _Zygote:
                 self._outbox.popleft()
         except BlockingIOError:
             pass
-        except OSError:  # the host is gone
-            self._end()
+        except OSError:
+            self._end(host_gone=True)
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outbox else 0)
         self._selector.modify(self._control, wanted)
 
@@ -112,9 +117,9 @@ class _Zygote:
             except BlockingIOError:
                 return
             except OSError:
-                self._end()
+                self._end(host_gone=True)
             if not data:
-                self._end()
+                self._end(host_gone=True)
             assert not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC), "the host keeps to MESSAGE_BYTES_MAX"
             request = json.loads(data)
             if request["op"] == "spawn":
@@ -189,8 +194,11 @@ class _Zygote:
         if not self._ended:
             return
         orphans = self._kill_orphans()
-        if orphans:
-            self._ended[-1][1]["orphans"] = max(orphans, self._ended[-1][1]["orphans"])
+        if orphans:  # whose they were nobody can tell any more: they count for the last one that ended
+            self._orphans_killed |= orphans
+            self._ended[-1][1]["orphans"] = len(self._orphans_killed)
+        else:
+            self._orphans_killed = set()
         now = time.monotonic()
         waiting = []
         for deadline, report in self._ended:
@@ -200,14 +208,14 @@ class _Zygote:
                 self._send(**report)
         self._ended = waiting
 
-    def _kill_orphans(self) -> int:
-        orphans = [pid for pid in _process.child_processes() if pid not in self._workers]
+    def _kill_orphans(self) -> set[int]:
+        orphans = {pid for pid in _process.child_processes() if pid not in self._workers}
         for pid in orphans:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
-        return len(orphans)
+        return orphans
 
     # -- preloading
 
@@ -231,8 +239,8 @@ class _Zygote:
 
     # -- the end
 
-    def _end(self) -> NoReturn:
-        """Kill all workers and what they left behind, take their folders away, and end."""
+    def _end(self, *, host_gone: bool = False) -> NoReturn:
+        """Kill all workers and what they left behind, and end; with the host gone, take their folders away, too."""
         deadline = time.monotonic() + ORPHANS_S_MAX
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         for pid in self._workers:
@@ -241,7 +249,8 @@ class _Zygote:
         while self._kill_orphans() and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.002)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if host_gone:
+            shutil.rmtree(self._folder, ignore_errors=True)
         os._exit(0)  # not through atexit: libraries complain there about what they hold
 
 
@@ -261,7 +270,7 @@ def _work(zygote: _Zygote, parent: int, request: dict[str, Any], fds: Sequence[i
         getattr(importlib.import_module(module), function)(sock, request["spec"])
         status = EXIT_ORDERLY
     except BaseException:
-        traceback.print_exc()
+        traceback.print_exc(limit=-TRACEBACK_FRAMES_MAX)
     finally:
         for stream in (sys.stdout, sys.stderr):
             try:

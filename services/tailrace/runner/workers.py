@@ -183,7 +183,7 @@ class Worker:
     def __init__(self, pool: WorkerPool, link: ZygoteLink, spec: WorkerSpec, pid: int, sock: socket.socket) -> None:
         self.spec, self.pid = spec, pid
         self.sock = sock
-        """Our end of the stream socket pair, non-blocking."""
+        """Our end of the stream socket pair, non-blocking. The caller's to close: it may be in a transport."""
         self.output: WorkerOutput  # set by the pool, which made the pipes
         self._pool, self._link = pool, link
         self._killed_because: str | None = None
@@ -221,8 +221,9 @@ class Worker:
                 os.killpg(pid, signal.SIGKILL)
 
     async def close(self, grace_s: float = 1.0) -> WorkerExit:
-        """Close our end of the socket, which tells it to end; kill it if it has not after `grace_s`."""
-        self.sock.close()
+        """Shut the connection down, which tells it to end; kill it if it has not after `grace_s`."""
+        with contextlib.suppress(OSError):  # closed already
+            self.sock.shutdown(socket.SHUT_RDWR)
         try:
             return await asyncio.wait_for(self.wait(), grace_s)
         except TimeoutError:
@@ -348,6 +349,7 @@ class WorkerPool:
         while not self._closing:
             began_s = loop.time()
             try:
+                self.folder.mkdir(exist_ok=True)
                 link = await ZygoteLink.start(
                     python=self._python,
                     paths=self._paths,
