@@ -1,0 +1,56 @@
+"""Tables read straight from a log, with nothing between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tailrace.log import Log, Offset, Partition
+from tailrace.tables import IdMaker, Messages, StagedFiles, TableFold, VersionReader
+
+
+class LogSource:
+    """`MessageSource` over a log."""
+
+    def __init__(self, log: Log, partition: Partition) -> None:
+        self._log, self._partition = log, partition
+
+    def scan(self, start: int, stop: int) -> Iterator[Messages]:
+        while start < stop:
+            batch = self._log.read(self._partition, Offset(start), stop=Offset(stop))
+            records = [record for record in batch.records if record.value is not None]
+            values = [record.value or b"" for record in records]
+            yield Messages(
+                [record.offset for record in records],
+                [record.ts_ms for record in records],
+                [len(value) for value in values],
+                b",".join(values),
+            )
+            if batch.next <= start:
+                return
+            start = batch.next
+
+
+def fold_topic(log: Log, partition: Partition, fold: TableFold | None = None) -> TableFold:
+    """The fold of a topic at its end; goes on with `fold` where one is given."""
+    fold = fold or TableFold(partition.topic)
+    end = log.ends([partition])[partition]
+    while fold.position < end:
+        before = fold.position
+        batch = log.read(partition, Offset(before), stop=end)
+        fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
+        if fold.position == before:
+            break
+    return fold
+
+
+def reader_of(
+    log: Log, partition: Partition, fold: TableFold, staging: Path = Path("/nowhere")
+) -> VersionReader | None:
+    """A reader of the active version; None where there is none."""
+    view = fold.view()
+    if view is None:
+        return None
+    born_ms = log.topics(partition.topic)[partition.topic].born_ms
+    ids = IdMaker(partition.topic, born_ms)
+    return VersionReader(view, ids, LogSource(log, partition), StagedFiles(staging))

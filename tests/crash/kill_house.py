@@ -1,0 +1,195 @@
+"""A whole house as a process of its own, to be killed: `python kill_house.py SETTINGS.json`.
+
+Its probe counts runs in a file that survives the kill, and may end the process at a named point. A planted fault
+breaks one promise on purpose: the test that uses it must notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from tailrace.cli.house import House, HouseSettings
+from tailrace.log import Append, FencedError, NewRecord, OutcomeUnknownError, Partition, Place, open_log
+from tailrace.runner import RunnerSettings
+from tailrace.runner.host import Host
+from tailrace.runtime import Probe, Runtime
+
+LOG_FAULTS = (
+    "place outside the transaction",
+    "marker after rows",
+    "no fencing",
+    "outcome unknown",  # no fault of ours: what a network may do at any time
+    "commit number ignored",
+)
+COUNTERS = struct.Struct("<QQ")
+
+
+class CountingProbe(Probe):
+    """Counts runs that were begun and committed in a shared file, and kills at the nth time of a point."""
+
+    def __init__(self, path: str, kill_at: str | None, nth: int) -> None:
+        with Path(path).open("r+b") as file:
+            self._map = mmap.mmap(file.fileno(), COUNTERS.size)
+        self._kill_at, self._left = kill_at, nth
+
+    def reached(self, point: str) -> None:
+        begun, committed = COUNTERS.unpack_from(self._map)
+        if point == "run-begun":
+            begun += 1
+        elif point == "run-committed":
+            committed += 1
+        COUNTERS.pack_into(self._map, 0, begun, committed)
+        if point == self._kill_at:
+            self._left -= 1
+            if self._left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Faulty:
+    """Wraps a log so that its writers misbehave in the way a fault asks for."""
+
+    def __init__(self, log: Any, fault: str) -> None:
+        self._log, self._fault = log, fault
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def open_writer(self, name: str) -> Any:
+        return _FaultyWriter(self, self._log.open_writer(name), self._fault)
+
+
+class _FaultyWriter:
+    unknown_every = 7
+
+    def __init__(self, log: _Faulty, writer: Any, fault: str) -> None:
+        self._log, self._writer, self._fault = log, writer, fault
+        self._commits = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def commit(
+        self, appends: Sequence[Append] = (), places: Mapping[str, Mapping[Partition, Place]] | None = None
+    ) -> Any:
+        self._commits += 1
+        if self._fault == "place outside the transaction":
+            rows = [append for append in appends if not append.partition.topic.endswith("._state")]
+            state = [append for append in appends if append.partition.topic.endswith("._state")]
+            self._writer.commit(rows)
+            time.sleep(0.05)  # wide enough for a kill to fall into
+            return self._writer.commit(state, places)
+        if self._fault == "marker after rows":
+            appends = [Append(append.partition, _markers_last(append.records)) for append in appends]
+        if self._fault in ("outcome unknown", "commit number ignored") and self._commits % self.unknown_every == 0:
+            self._writer.commit(appends, places)  # it happened, but nobody is told
+            if self._fault == "commit number ignored":  # "it failed, so do it again": the number would tell better
+                return self._writer.commit(appends, places)
+            raise OutcomeUnknownError("the commit", "the test says so")
+        try:
+            return self._writer.commit(appends, places)
+        except FencedError:
+            if self._fault != "no fencing":
+                raise
+            self._writer = self._log._log.open_writer(self._writer.name)  # "nobody else can be there": write on
+            return self._writer.commit(appends, places)
+
+
+def _markers_last(records: Sequence[NewRecord]) -> list[NewRecord]:
+    markers = [record for record in records if (record.value or b"").startswith(b'{"kind":"version"')]
+    return [record for record in records if record not in markers] + markers
+
+
+def plant(fault: str) -> None:
+    """Break one promise of the code that runs in this process."""
+    import tailrace.cli.house as house_module
+    import tailrace.gateway.app as gateway_module
+    import tailrace.runner.host as host_module
+
+    if fault in LOG_FAULTS:
+        house_module.open_log = lambda *args, **kwargs: _Faulty(open_log(*args, **kwargs), fault)
+    elif fault == "State not restored":
+        restore = host_module.restore
+
+        def forgetful(*args: Any) -> Any:
+            return {name: replace(state, state={}) for name, state in restore(*args).items()}
+
+        host_module.restore = forgetful
+    elif fault == "read before open":
+        original = Host._open_and_restore
+
+        def early(self: Host, shard: int) -> Any:
+            states = host_module.restore(self.log, list(self.deployments), shard, self.settings.shards)
+            time.sleep(1.0)
+            writer, _ = original(self, shard)
+            return writer, states
+
+        Host._open_and_restore = early  # type: ignore[method-assign]
+    elif fault == "ack before durable":
+        gateway = gateway_module.Gateway
+
+        async def hasty(self: Any, route: Any, head: Any, values: Any, rows: Any) -> Any:
+            async def later() -> None:
+                await asyncio.sleep(0.05)
+                await original_append(self, route, head, values, rows)
+
+            self._late = [*getattr(self, "_late", [])[-500:], asyncio.ensure_future(later())]
+            return gateway_module.web.Response()
+
+        original_append = gateway._append
+        gateway._append = hasty  # type: ignore[method-assign]
+    elif fault == "dead letter committed apart":
+        letters = Host._dead_letters
+
+        async def apart(self: Host, *args: Any) -> list[Append]:
+            for append in await letters(self, *args):
+                await self._call(lambda a=append: self.log.append(a.partition, a.records))  # type: ignore[misc]
+                await asyncio.sleep(0.05)
+            return []
+
+        Host._dead_letters = apart  # type: ignore[method-assign]
+    else:
+        raise SystemExit(f"no such fault: {fault}")
+
+
+async def main(settings: dict[str, Any]) -> int:
+    """Serve until SIGTERM; 1 if the house failed."""
+    probe = CountingProbe(settings["counters"], settings.get("kill_at"), settings.get("nth", 1))
+    pauses = tuple(timedelta(milliseconds=ms) for ms in (50, 200, 500, 1000))
+    house = House(
+        HouseSettings(
+            apps=[Path(app) for app in settings["apps"]],
+            data_dir=Path(settings["data"]),
+            log_url=settings["log"],
+            port=settings["port"],
+            runner=RunnerSettings(retry_pauses=pauses),
+        ),
+        Runtime(probe=probe),
+    )
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    await house.start()
+    await asyncio.wait({asyncio.ensure_future(stop.wait()), house.failure}, return_when=asyncio.FIRST_COMPLETED)
+    failure = house.failure.result() if house.failure.done() else None
+    await house.stop()
+    if failure is not None:
+        print(f"house failed: {failure!r}", file=sys.stderr, flush=True)
+    return 1 if failure is not None else 0
+
+
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[1]).read_text())
+    if given.get("fault"):
+        plant(given["fault"])
+    sys.exit(asyncio.run(main(given)))
