@@ -3,9 +3,11 @@
 One asyncio process. Everything that changes the host's state runs on its event loop; calls of the log run in threads.
 What must survive a crash is in the log, written by `_commit` alone:
 
- 1. `run-ended`     the worker is done; its rows, State and places are in our memory only.
- 2. the commit      the point of no return: rows, State, places and the engine's record become visible together.
- 3. `committed`     we know of it. A crash before leaves a finished commit whose number tells the next opener.
+ 1. `run-begun`     nothing has changed; the run starts again from its last commit.
+ 2. `run-ended`     the worker is done; its rows, State and places are in our memory only.
+ 3. the commit      the point of no return: rows, State, places and the engine's record become visible together.
+ 4. `committed`     we know of it. A crash before leaves a finished commit, which the next opener reads.
+ 5. `run-committed` the slot may forget the run.
 
 After an unknown outcome the shard's writer is thrown away with everything that the shard had in flight, and what the
 log says after the next opening counts.
@@ -161,7 +163,12 @@ class Host:
         self._respond = respond
         self._failed = failed
         self._engine = Engine(
-            shards=self.settings.shards, limits=EngineLimits(runs_max=self.settings.runs_max), pipeline=True
+            shards=self.settings.shards,
+            limits=EngineLimits(
+                runs_max=self.settings.runs_max,
+                retry_pauses_ms=tuple(int(pause.total_seconds() * 1000) for pause in self.settings.retry_pauses),
+            ),
+            pipeline=True,
         )
         self._pool = WorkerPool(folder=data_dir / "workers")
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="log")
@@ -187,7 +194,7 @@ class Host:
         self._stopping = False
         self._quiet = asyncio.Event()
         """Set once nothing runs or waits to be committed, after the stop has begun."""
-        self._indexed: dict[str, int] = {}
+        self._indexed: dict[str, Any] = {}
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -549,6 +556,7 @@ class Host:
         )
         run = Run(slot.name, start, order, self._now(), pins, dict(pins))
         slot.runs[number] = slot.current = run
+        self._runtime.probe.reached("run-begun")
         return run
 
     def _shard(self, slot: _Slot) -> int:
@@ -785,6 +793,7 @@ class Host:
         if final:
             slot.runs.pop(run.number, None)
             self._settle(slot)
+            self._runtime.probe.reached("run-committed")
         elif run.checkpoint is not None and not run.checkpoint.done():
             run.checkpoint.set_result(None)
 
@@ -935,11 +944,10 @@ class Host:
         deployment = next((d for d in self.deployments.values() if topic in d.tables), None)
         if deployment is None:
             return
-        position = tail.fold.position
-        data = {**tail.fold.to_json(), "born_ms": tail.info.born_ms}
+        data = await tail.saved()
         record = NewRecord(orjson.dumps(data), topic.encode())
         await self._call(lambda: self.log.append(Partition(deployment.index_topic), [record]))
-        self._indexed[topic] = position
+        self._indexed[topic] = data["position"]
 
 
 class _Tails:

@@ -46,6 +46,15 @@ class RunnerSettings:
     time_limit_grace: timedelta = timedelta(seconds=30)
     """From the limit being raised into the script to the kill. A script may need some of it to clean up."""
 
+    retry_pauses: tuple[timedelta, ...] = (
+        timedelta(seconds=1),
+        timedelta(minutes=1),
+        timedelta(minutes=10),
+        timedelta(minutes=50),
+    )
+    """Pauses before the second and later tries of what failed. The first is short, because most trouble is over at once
+    (a worker killed from outside); together they last over an hour, so that an outage costs nobody a record."""
+
     memory_bytes_max: int = 2 << 30
     """Memory of a worker where the node sets none."""
 

@@ -64,6 +64,11 @@ class TableTail:
         async with self._lock:
             return Pin(self.fold.position, self.fold.view())
 
+    async def saved(self) -> dict[str, object]:
+        """The fold for an index, with the topic's birth: a topic made again must not be taken for the old one."""
+        async with self._lock:
+            return {**self.fold.to_json(), "born_ms": self.info.born_ms}
+
     async def views(self, cut: int) -> list[VersionView]:
         """The versions that were begun before `cut`, oldest first."""
         async with self._lock:
