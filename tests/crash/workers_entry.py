@@ -250,3 +250,24 @@ def heavy(**_: Any) -> dict[str, Any]:
 
 def pss_kb(**_: Any) -> int:
     return next(int(x.split()[1]) for x in Path("/proc/self/smaps_rollup").read_text().splitlines() if x[:4] == "Pss:")
+
+
+def run(text: str, limit_s: float | None = None, cpu_s: float | None = None, **_: Any) -> dict[str, Any]:
+    """Run a script in this warm process, as a worker does."""
+    from tailrace.node.script import error_place, format_user_traceback, run_script
+
+    app = Path(os.environ["TMPDIR"]) / "app"
+    app.mkdir(exist_ok=True)
+    (app / "node.py").write_text(text)
+    began_s = time.perf_counter()
+    try:
+        end = run_script(app / "node.py", app, limit_s=limit_s, cpu_s=cpu_s)
+    except BaseException as error:
+        return {"error": format_user_traceback(error, app), "place": error_place(error, app)}
+    return {
+        "took_ms": 1000 * (time.perf_counter() - began_s),
+        "clean": end.leftovers.clean,
+        "threads": end.leftovers.threads,
+        "children": end.leftovers.children,
+        "broken": end.leftovers.broken,
+    }
