@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
 
@@ -31,6 +31,9 @@ LOG_ORDER = ""
 """The ordering of a table's log, in the keys of cursors and in `Progress.orders`."""
 
 _SCAN_RECORDS_MAX = 2_000
+_BATCH_ROWS = 4_000
+"""Rows asked for at once: what a run leaves of a batch is read again by the next one, and this is a few hundredths of a
+second of work."""
 _FRAMES_MAX = 64
 _rows_per_message: dict[str, float] = {}
 """By table, how many rows a message held of late: so a run that may hand out a hundred rows does not parse ten
@@ -49,7 +52,7 @@ class Cursor:
         self.taken = 0
         self.in_hand = False
         """A record was handed out and nobody has asked for the next one."""
-        self._dropped_at: set[tuple[int, int]] | None = None
+        self._dropped_at: list[tuple[int, int]] | None = None
         self._saved: Any = None
         self._saved_taken = 0
         self._committed: Any = None
@@ -104,20 +107,16 @@ class Cursor:
     def take(self) -> dict[str, Any]:
         """The next row; raises `StopIteration` where the stream ends, for good or for this run."""
         session = self.session
-        session.ensure_going_on()
         loop = session.loop
-        loop.enter()
-        self.used = True
+        if session.over:
+            session.ensure_going_on()
+        if not loop.inside:
+            loop.enter()
         self.in_hand = False
         if not self._peek():
-            session.hand = None
-            loop.leave()
-            raise StopIteration
-        if (session.rows_left <= 0 or loop.used_up) and self.taken and self._may_stop():
-            self.has_more = True
-            session.hand = None
-            loop.leave()
-            raise StopIteration
+            self._end(more=False)
+        if (session.rows_left <= 0 or loop.now_s() >= loop.deadline_s) and self.taken and self._may_stop():
+            self._end(more=True)
         session.rows_left -= 1
         self.taken += 1
         row = self._next()
@@ -125,6 +124,13 @@ class Cursor:
         self._dropped_at = None
         session.hand = self
         return row
+
+    def _end(self, *, more: bool) -> NoReturn:
+        self.used = True
+        self.has_more = more
+        self.session.hand = None
+        self.session.loop.leave()
+        raise StopIteration
 
     def dropped(self) -> None:
         """The iterator that handed out the record in hand is gone: the loop was left, or an exception passes through.
@@ -134,10 +140,10 @@ class Cursor:
         if not self.in_hand:
             return
         self.session.loop.leave()
-        frames: set[tuple[int, int]] = set()
+        frames: list[tuple[int, int]] = []
         frame = sys._getframe(2)
         while frame is not None and len(frames) < _FRAMES_MAX:
-            frames.add((id(frame), frame.f_lasti))
+            frames.append((id(frame), frame.f_lasti))
             frame = frame.f_back  # type: ignore[assignment]
         self._dropped_at = frames
 
@@ -152,16 +158,17 @@ class Cursor:
             return False
         if self._dropped_at is None:
             return True
+        passed: dict[int, set[int]] = {}
         while traceback is not None:
-            if (id(traceback.tb_frame), traceback.tb_lasti) in self._dropped_at:
-                return True
+            passed.setdefault(id(traceback.tb_frame), set()).add(traceback.tb_lasti)
             traceback = traceback.tb_next
-        return False
+        # The innermost frame that both know is the one that the loop was in; those around it stand where they stood.
+        return next((at in passed[frame] for frame, at in self._dropped_at if frame in passed), False)
 
     def letter(self) -> tuple[int, int, Any]:
         """(offset, row, record) of the record in hand, read anew because the node may have changed it."""
         offset, row = self.place_in_hand()
-        reader = self.store.stream_reader(lambda: 1, lambda: False)
+        reader = self.store.stream_reader(lambda: 1, lambda _: False)
         assert reader is not None
         batch = next(iter(reader.stream(offset, row)), None)
         record: dict[str, Any] = dict(batch.rows[0]) if batch and batch.rows else {}
@@ -247,16 +254,22 @@ class LogCursor(Cursor):
         _rows_per_message[self.store.ref.key] = max(1.0, len(batch.rows) / messages)
         return True
 
+    def _rows_per_message(self) -> float:
+        """How many rows a message holds, from the last batch or from the whole version."""
+        known = _rows_per_message.get(self.store.ref.key)
+        if known is None:
+            assert self._reader is not None
+            view = self._reader.view
+            messages = sum(stop - start for start, stop in view.segments)
+            known = _rows_per_message[self.store.ref.key] = max(1.0, view.appended / max(messages, 1))
+        return known
+
     def _scan_records(self) -> int:
-        rows = max(self.session.rows_left - (self._size - self._at), 1)
-        return int(min(_SCAN_RECORDS_MAX, max(rows / _rows_per_message.get(self.store.ref.key, 1.0), 1) + 1))
+        rows = min(max(self.session.rows_left, 1), _BATCH_ROWS)
+        return int(min(max(rows / self._rows_per_message(), 1), _SCAN_RECORDS_MAX)) + 1
 
-    def _ahead(self) -> bool:
-        return self.session.rows_left > self._size - self._at and not self.session.loop.used_up
-
-    @property
-    def at_beginning(self) -> bool:
-        return self.position()[0] == (0, 0)
+    def _ahead(self, messages: int) -> bool:
+        return self.session.rows_left > messages * self._rows_per_message() and not self.session.loop.used_up
 
     def position(self) -> tuple[tuple[int, int], tuple[int, int] | None]:
         if not self._at:
@@ -332,7 +345,7 @@ class FieldCursor(Cursor):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        self._reader = self.store.stream_reader(lambda: _SCAN_RECORDS_MAX, lambda: True)
+        self._reader = self.store.stream_reader(lambda: _SCAN_RECORDS_MAX, lambda _: True)
         self._from, self._at, self._rows = self._value, 0, []
         if self._reader is None:
             self._sorted = pa.table({})

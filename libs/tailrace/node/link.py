@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from tailrace.node.errors import HostConfusedError, HostRefusedError
 from tailrace.tables.messages import Messages
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-__all__ = ["HostChannel", "HostLink", "HostMessages", "StagedFiles", "Ticket"]
+__all__ = ["HostChannel", "HostLink", "HostMessages", "Ticket"]
 
 
 class HostChannel(Protocol):
@@ -126,19 +122,29 @@ is asked for ahead)."""
 
 
 class HostMessages:
-    """`MessageSource` of one table: scans through the host, the next batch asked for while this one is used."""
+    """`MessageSource` of one table: scans through the host, the next batch asked for while this one is used.
+
+    Args:
+        streamed: the rows are handed out by a stream of the run.
+        records_max: gives the messages to ask for next.
+        ahead: whether to ask for the next batch early, given the number of messages in this one.
+    """
 
     def __init__(
         self,
         link: HostLink,
         table: str,
         *,
+        streamed: bool = False,
         records_max: Callable[[], int] | None = None,
-        ahead: Callable[[], bool] | None = None,
+        ahead: Callable[[int], bool] | None = None,
     ) -> None:
-        self._link, self._table = link, table
+        self._link = link
+        self._scan: dict[str, object] = {"op": "scan", "table": table}
+        if streamed:
+            self._scan["stream"] = True
         self._records_max = records_max or (lambda: _BATCH_RECORDS)
-        self._ahead = ahead or (lambda: True)
+        self._ahead = ahead or (lambda _: True)
 
     def scan(self, start: int, stop: int) -> Iterator[Messages]:
         """The messages with `start <= offset < stop`, in batches."""
@@ -147,36 +153,12 @@ class HostMessages:
             header, payload = (ticket or self._ask(start, stop)).result()
             following = header["next"]
             if following <= start:
-                raise HostConfusedError(f"a scan of {self._table} from {start} goes on at {following}")
-            ticket = self._ask(following, stop) if following < stop and self._ahead() else None
+                raise HostConfusedError(f"a scan of {self._scan['table']} from {start} goes on at {following}")
+            ahead = following < stop and self._ahead(len(header["offsets"]))
+            ticket = self._ask(following, stop) if ahead else None
             if header["offsets"]:
                 yield Messages(header["offsets"], header["ts_ms"], header["sizes"], payload)
             start = following
 
     def _ask(self, start: int, stop: int) -> Ticket:
-        return self._link.ask(
-            {"op": "scan", "table": self._table, "start": start, "stop": stop, "records_max": self._records_max()}
-        )
-
-
-class StagedFiles:
-    """`FileSource` over the staging folder that host and worker share."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._last: tuple[str, Any] | None = None
-
-    def row_group(self, path: str, row_group: int) -> pa.Table:
-        """One row group; the file stays open, because the next message most often names the next one."""
-        import pyarrow.parquet as pq
-
-        if self._last is None or self._last[0] != path:
-            self.close()
-            self._last = (path, pq.ParquetFile(Path(self._folder) / path, memory_map=True))
-        return self._last[1].read_row_group(row_group)
-
-    def close(self) -> None:
-        """Let go of the open file."""
-        if self._last is not None:
-            self._last[1].close()
-            self._last = None
+        return self._link.ask({**self._scan, "start": start, "stop": stop, "records_max": self._records_max()})

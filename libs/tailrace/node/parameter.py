@@ -36,10 +36,10 @@ class Connection(dict[str, Any]):
         return f"Connection({self.kind!r}, {sorted(self)})"  # names alone: the values are secrets
 
 
-def Parameter(  # noqa: N802 - it reads like a declaration in node code
+def Parameter(
     name: str,
     description: str | None = None,
-    type: Any = str,  # noqa: A002
+    type: Any = str,
     default: Any = REQUIRED,
 ) -> Any:
     """The value of the parameter `name`, as the declared type.
@@ -128,7 +128,7 @@ def _moment(value: Any) -> datetime:
     if isinstance(value, date):
         return datetime.combine(value, time())
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return datetime.fromtimestamp(value)  # noqa: DTZ006 - naive like every other value of the type
+        return datetime.fromtimestamp(value)
     text = str(value).strip()
     try:
         return datetime.fromisoformat(text)
@@ -159,5 +159,5 @@ _CONVERTERS: dict[Any, Callable[[Any], Any]] = {
     datetime: _moment,
     date: lambda value: value if type(value) is date else _moment(value).date(),
     list: _list,
-    dict: lambda value: dict(value),
+    dict: dict,
 }

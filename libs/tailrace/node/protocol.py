@@ -15,7 +15,7 @@ Worker to host. Requests are answered by one `reply`, in order; the others are n
     versions {table}: request -> {versions: [VersionView.to_json()...], active: name | null}
     scan     {table, start, stop, records_max}: request -> {offsets, ts_ms, sizes, next} + payload: `Messages`, and where
              the next scan goes on (`next == stop`: that was all). A worker may have asked for the next batch before it
-             uses the last one
+             uses the last one. `stream: true` says that a stream hands the rows out
     write    {table, sizes} + payload: messages for a table's topic, joined by commas as in `Messages`. Settled rows
              only: what a rollback could still take back stays in the worker
     commit   {progress}: request -> {cuts: {table: offset}, part}: commits what was written so far with this progress
@@ -39,7 +39,18 @@ from typing import Any, NamedTuple
 
 import orjson
 
-__all__ = ["FRAME_HEAD", "Channel", "DeadLetter", "Outcome", "Progress", "RunOrder", "StoreRef", "encode_frame"]
+__all__ = [
+    "FRAME_HEAD",
+    "Channel",
+    "DeadLetter",
+    "Outcome",
+    "Progress",
+    "RunOrder",
+    "StoreRef",
+    "encode_frame",
+    "progress_from_json",
+    "progress_to_json",
+]
 
 FRAME_HEAD = struct.Struct("<II")
 """Bytes of the header, bytes of the payload."""
@@ -181,7 +192,7 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """The header of an `end` frame."""
-        return {"op": "end", "outcome": asdict(self)}
+        return {"op": "end", "outcome": {**asdict(self), "progress": progress_to_json(self.progress)}}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
@@ -189,6 +200,11 @@ class Outcome:
         progress = progress_from_json(data["progress"])
         requested = data.get("requested")
         return cls(**{**data, "progress": progress, "requested": tuple(requested) if requested else None})
+
+
+def progress_to_json(progress: Progress) -> dict[str, Any]:
+    """The `progress` of a `commit` frame."""
+    return {**asdict(progress), "dead_letters": [list(letter) for letter in progress.dead_letters]}
 
 
 def progress_from_json(data: Mapping[str, Any]) -> Progress:

@@ -73,7 +73,11 @@ def _frame(result: Result, tables: list[pa.Table]) -> Any:
     if not tables:
         from tailrace.tables.schema import arrow_schema
 
-        return arrow_to_dataframe(arrow_schema(result.fields).empty_table(), result.fields) if result.fields else pd.DataFrame()
+        return (
+            arrow_to_dataframe(arrow_schema(result.fields).empty_table(), result.fields)
+            if result.fields
+            else pd.DataFrame()
+        )
     return arrow_to_dataframe(pa.concat_tables(tables), result.fields)
 
 

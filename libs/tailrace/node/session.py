@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tailrace.node.errors import NoRunError, RunOverError
-from tailrace.node.link import HostChannel, HostLink, StagedFiles
-from tailrace.node.protocol import DeadLetter, Outcome, Progress, RunOrder, StoreRef
+from tailrace.node.link import HostChannel, HostLink
+from tailrace.node.protocol import DeadLetter, Outcome, Progress, RunOrder, StoreRef, progress_to_json
 from tailrace.runtime import Clock, SystemClock
+from tailrace.tables import StagedFiles
 
 if TYPE_CHECKING:
     from tailrace.node.cursors import Cursor
@@ -25,6 +26,9 @@ __all__ = ["COMMIT_PAUSE_S", "LoopClock", "Session", "activate", "current_sessio
 COMMIT_PAUSE_S = 0.05
 """Least time between two commits of a run; checkpoints in between are savepoints. A commit costs milliseconds, so more
 of them would be most of the work."""
+
+_WRITE_BYTES = 4 << 20
+"""About how much goes into one `write` frame: both ends hold a frame in memory as a whole."""
 
 _current: Session | None = None
 
@@ -56,32 +60,33 @@ class LoopClock:
     """How long a run has been inside stream loops, and when its share of time is used up."""
 
     def __init__(self, clock: Clock, share_s: float, fixed_s: float) -> None:
-        self._clock = clock
+        self.now_s = clock.monotonic_s
         self._share_s, self._fixed_s = share_s, fixed_s
-        self._began_s = clock.monotonic_s()
-        self._entered_s: float | None = None
+        self._began_s = self.now_s()
+        self._entered_s = 0.0
         self._inside_s = 0.0
-        self.deadline_s: float | None = None
+        self.inside = False
+        self.deadline_s = float("inf")
+        """When streams are to end at the next row. It is counted from the first loop on."""
 
     def enter(self) -> None:
-        """A loop asks for its first record. The share is counted from the first loop on."""
-        now_s = self._clock.monotonic_s()
-        if self._entered_s is None:
-            self._entered_s = now_s
-        if self.deadline_s is None:
-            fixed_s = max(self._fixed_s, now_s - self._began_s)
-            self.deadline_s = now_s + max(self._share_s, 5 * fixed_s)
+        """A loop asks for its first record."""
+        self.inside = True
+        self._entered_s = self.now_s()
+        if self.deadline_s == float("inf"):
+            fixed_s = max(self._fixed_s, self._entered_s - self._began_s)
+            self.deadline_s = self._entered_s + max(self._share_s, 5 * fixed_s)
 
     def leave(self) -> None:
         """The loop has ended, or its iterator was dropped."""
-        if self._entered_s is not None:
-            self._inside_s += self._clock.monotonic_s() - self._entered_s
-            self._entered_s = None
+        if self.inside:
+            self.inside = False
+            self._inside_s += self.now_s() - self._entered_s
 
     @property
     def used_up(self) -> bool:
-        """Whether streams are to end at the next row."""
-        return self.deadline_s is not None and self._clock.monotonic_s() >= self.deadline_s
+        """Whether the share is used up."""
+        return self.now_s() >= self.deadline_s
 
     @property
     def inside_s(self) -> float:
@@ -99,7 +104,7 @@ class Session:
         self.order = order
         self.clock = clock or SystemClock()
         self.link = HostLink(channel)
-        self.files = StagedFiles(order.staging)
+        self.files = StagedFiles(Path(order.staging))
         self.lock = threading.RLock()
         self.state: dict[str, Any] = dict(order.state)
         """Typed JSON by key; streams' positions are not in it."""
@@ -127,13 +132,14 @@ class Session:
         self._committed_s = self._began_s
         self._saved_state = self._committed_state = dict(self.state)
         self._warned: set[str] = set()
-        self._over = False
+        self.over = False
+        """The run has ended: nothing that points here can do anything any more."""
 
     # -- what the run is about
 
     def ensure_going_on(self) -> None:
         """Raises `RunOverError` for objects that outlived their run."""
-        if self._over:
+        if self.over:
             raise RunOverError(self.order.run)
 
     @property
@@ -276,9 +282,9 @@ class Session:
         places = dict(self.order.places)
         orders: dict[str, Any] = {table: dict(of) for table, of in self.order.orders.items()}
         streamed: dict[str, None] = {}
-        for (table, field), cursor in self.cursors.items():
+        for (table, _), cursor in self.cursors.items():
             cursor.record(places, orders.setdefault(table, {}))
-            if cursor.used:
+            if cursor.used or cursor.taken:
                 streamed[table] = None
             if not orders[table]:
                 del orders[table]
@@ -298,7 +304,7 @@ class Session:
         with self.lock:
             assert not self.holds_version, "a version that is not finished is not committed"
             self._write()
-            progress = asdict(self.progress())
+            progress = progress_to_json(self.progress())
             header, _ = self.link.request({"op": "commit", "progress": progress})
             self.part = header["part"]
             self.files_staged = 0
@@ -314,10 +320,17 @@ class Session:
     def _write(self) -> None:
         for store in self._stores.values():
             messages = store.writer.messages(self.message_head())
-            if messages:
-                header = {"op": "write", "table": store.ref.key, "sizes": [len(each) for each in messages]}
-                self.link.tell(header, b",".join(messages))
-                self._rows_out += store.writer.rows_pending
+            self._rows_out += store.writer.rows_pending
+            start = 0
+            while start < len(messages):
+                stop, size = start, 0
+                while stop < len(messages) and size < _WRITE_BYTES:
+                    size += len(messages[stop])
+                    stop += 1
+                lot = messages[start:stop]
+                header = {"op": "write", "table": store.ref.key, "sizes": [len(each) for each in lot]}
+                self.link.tell(header, b",".join(lot))
+                start = stop
 
     def message_head(self) -> Mapping[str, object]:
         """What every message of this run says of itself."""
@@ -343,8 +356,7 @@ class Session:
             more = sorted({table for (table, _), cursor in self.cursors.items() if cursor.has_more})
             self.link.drain()
             self._write()
-            self._over = True
-            self.files.close()
+            self.over = True
             return Outcome(
                 kind=kind,
                 progress=self.progress(),
@@ -359,5 +371,4 @@ class Session:
 
     def close(self) -> None:
         """Whatever still points here from an earlier run can do nothing any more."""
-        self._over = True
-        self.files.close()
+        self.over = True

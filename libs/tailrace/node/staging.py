@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tailrace.node.session import Session
     from tailrace.node.writing import Piece
 
-__all__ = ["arrow_slices", "frame_slices", "spill_rows", "stage_table", "stage_tables", "table_ipc"]
+__all__ = ["arrow_slices", "batches", "frame_slices", "spill_rows", "stage_tables", "table_ipc"]
 
 ROW_GROUP_ROWS_MAX = 65_536
 """Rows of one row group, and so of one message: the row's number has 16 bits in an id."""
@@ -77,10 +77,9 @@ def _slices(
     all_values: Callable[[str], FieldType],
 ) -> tuple[dict[str, FieldType], Slices]:
     fields = {name: fixed.get(name, kind) for name, kind in inferred.items()}
-    objects = {name: kind for name, kind in fields.items()}
     # One pass over the doubtful columns finds out whether every value fits; the conversion itself is made slice by
     # slice afterwards, so that no second copy of the whole is ever in memory.
-    for name in objects:
+    for name in list(fields):
         while True:
             try:
                 for start in range(0, rows, ROW_GROUP_ROWS_MAX):
@@ -99,6 +98,12 @@ def _slices(
     return fields, slices
 
 
+def batches(table: pa.Table, rows_max: int) -> Iterator[pa.Table]:
+    """A table in slices of at most `rows_max` rows."""
+    for start in range(0, table.num_rows, rows_max):
+        yield table.slice(start, rows_max)
+
+
 def table_ipc(table: pa.Table) -> bytes:
     """The Arrow IPC stream of a small table."""
     import pyarrow as pa
@@ -107,11 +112,6 @@ def table_ipc(table: pa.Table) -> bytes:
     with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
         writer.write_table(table)
     return bytes(sink.getvalue())
-
-
-def stage_table(session: Session, fields: Mapping[str, FieldType], table: pa.Table) -> Iterator[tuple[str, int, int]]:
-    """Write one table to a staged file; see `stage_tables`."""
-    return stage_tables(session, fields, [table])
 
 
 def stage_tables(

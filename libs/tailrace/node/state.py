@@ -66,7 +66,7 @@ class State:
         if isinstance(value, date):
             return datetime.combine(value, time())
         if isinstance(value, int | float):
-            return datetime.fromtimestamp(value)  # noqa: DTZ006 - naive, as `datetime.now()` in node code is
+            return datetime.fromtimestamp(value)
         try:
             return datetime.fromisoformat(str(value).strip())
         except ValueError:

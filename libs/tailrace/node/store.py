@@ -65,6 +65,11 @@ class RunStore:
             self._base = (VersionView.from_json(view) if view else None, header["cut"])
         return self._base
 
+    @property
+    def known(self) -> bool:
+        """Whether the host was asked for the active version already."""
+        return self._base is not None
+
     def committed(self, *, moved: bool) -> None:
         """The run so far was committed; if it wrote here, the table is read as of a new cut."""
         self.writer.sent()
@@ -93,6 +98,10 @@ class RunStore:
         if self._name_to_come is None:
             self._name_to_come = self.next_version_name(self.session.clock.now_ms())
         return self._name_to_come
+
+    def is_name_to_come(self, name: str) -> bool:
+        """Whether `name` is the one that SQL was given for a version that does not exist yet."""
+        return name == self._name_to_come
 
     def activate(self, name: str) -> None:
         """Make a version by name the active one."""
@@ -146,7 +155,7 @@ class RunStore:
         """The run's one cursor for an ordering; None, or the id's name, is log order."""
         view, _ = self.base()
         id_name = (view.settings.monotonic_id if view else None) or PATTERNS_ID
-        in_log_order = field is None or field in (id_name, PATTERNS_ID) and not (view and field in self._plain(view))
+        in_log_order = field is None or (field in (id_name, PATTERNS_ID) and not (view and field in self._plain(view)))
         key = (self.ref.key, LOG_ORDER if in_log_order else str(field))
         with self.session.lock:
             cursor = self.session.cursors.get(key)
@@ -183,12 +192,12 @@ class RunStore:
         source = _Overlaid(HostMessages(self.session.link, self.ref.key), cut, own)
         return VersionReader(view, self.ids, source, self.session.files, unwritten_from=cut)
 
-    def stream_reader(self, records_max: Callable[[], int], ahead: Callable[[], bool]) -> VersionReader | None:
+    def stream_reader(self, records_max: Callable[[], int], ahead: Callable[[int], bool]) -> VersionReader | None:
         """A reader for streams: the active version up to the cut, without the run's own rows."""
         view, _ = self.base()
         if view is None:
             return None
-        source = HostMessages(self.session.link, self.ref.key, records_max=records_max, ahead=ahead)
+        source = HostMessages(self.session.link, self.ref.key, streamed=True, records_max=records_max, ahead=ahead)
         return VersionReader(view, self.ids, source, self.session.files)
 
     def schema_of(self, view: VersionView) -> Schema:

@@ -61,7 +61,10 @@ class TableVersion:
         return now if now is not None and now.name == self._name else self._view
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TableVersion) and (self._store.ref.key, self._name) == (other._store.ref.key, other._name)
+        return isinstance(other, TableVersion) and (self._store.ref.key, self._name) == (
+            other._store.ref.key,
+            other._name,
+        )
 
     def __hash__(self) -> int:
         return hash((self._store.ref.key, self._name))
@@ -219,7 +222,7 @@ class Table:
             return Unconnected()  # type: ignore[return-value]
         store = self._going_on()
         cursor = store.cursor(order_by if order_by is not None else store.default_order())
-        if starting_value is not None and not cursor.used and cursor.value is None and cursor.at_beginning:
+        if starting_value is not None and not cursor.taken and cursor.value is None and cursor.at_beginning:
             cursor.seek(starting_value)
         return Stream(cursor)
 
@@ -299,7 +302,9 @@ class Table:
             MissingValueError: rejected; a field declared NotNull has no value.
         """
         if self._store is not None:
-            self._going_on().writer.append(records)
+            if self._session.over:
+                self._session.ensure_going_on()
+            self._store.writer.append(records)
 
     def write(self, records: Any, replace: bool = False) -> None:
         """As `append`, or with `replace=True` as `replace`."""

@@ -41,9 +41,7 @@ def serve(sock: socket.socket, spec: Mapping[str, Any] | None = None) -> None:
         fixed_s = max(0.0, outcome.duration_ms - outcome.loop_ms) / 1000
 
 
-def run_order(
-    order: RunOrder, channel: HostChannel, *, clock: Clock | None = None, fixed_s: float = 0.0
-) -> Outcome:
+def run_order(order: RunOrder, channel: HostChannel, *, clock: Clock | None = None, fixed_s: float = 0.0) -> Outcome:
     """Carry out one order; all that it wrote has been sent when this returns, and the outcome is to be sent next.
 
     Args:
@@ -112,7 +110,7 @@ def _finish(session: Session, error: BaseException | None) -> Outcome:
 
 
 def _run_query(session: Session) -> Outcome:
-    from tailrace.node.queries import run_query, run_read, run_sql_node
+    from tailrace.node.sqlnode import run_query, run_read, run_sql_node
 
     work = {"sql": run_sql_node, "query": run_query, "read": run_read}[session.order.kind]
     try:

@@ -17,15 +17,23 @@ from uuid import UUID
 import orjson
 
 from tailrace.node.errors import MissingValueError, RecordsError
-from tailrace.node.staging import frame_slices, spill_rows, stage_table, stage_tables, table_ipc
+from tailrace.node.staging import batches, frame_slices, spill_rows, stage_tables, table_ipc
 from tailrace.tables import PATTERNS_ID, Settings
-from tailrace.tables.schema import FieldType, RowEncoder, Schema, fields_to_json, join_schemas
-from tailrace.tables.schema.plain import json_document, plain
+from tailrace.tables.schema import (
+    DATETIME,
+    FieldType,
+    RowEncoder,
+    Schema,
+    fields_from_json,
+    fields_to_json,
+    join_schemas,
+)
+from tailrace.tables.schema.plain import clean_text, json_document, plain
 
 if TYPE_CHECKING:
     from tailrace.node.store import RunStore
 
-__all__ = ["Declared", "Piece", "TableWriter"]
+__all__ = ["Declared", "Piece", "TableWriter", "forget_known_fields"]
 
 ROWS_PER_MESSAGE = 100
 """Rows packed into one message: beyond that the log's cost a row hardly falls, and a reader of a few rows parses more."""
@@ -38,6 +46,9 @@ CLAIM_CHECK_BYTES_MIN = 512 << 10
 
 MEMORY_BYTES_MAX = 16 << 20
 """Most bytes of rows of one table that wait in memory; more is moved into staged files."""
+
+_last_fields: dict[str, dict[str, FieldType]] = {}
+"""By table, the fields that this worker's last run knew."""
 
 _IMMUTABLE = frozenset({type(None), bool, int, float, str, bytes, Decimal, date, datetime, time, timedelta, UUID})
 
@@ -86,7 +97,11 @@ class Declared:
     def not_null(self) -> tuple[str, ...]:
         """Fields that every record must have, save those that are filled in."""
         given = (self.created, self.monotonic_id)
-        return tuple(each.name for each in self.schema.fields if not each.nullable and each.name not in given) if self.schema else ()
+        return (
+            tuple(each.name for each in self.schema.fields if not each.nullable and each.name not in given)
+            if self.schema
+            else ()
+        )
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -142,6 +157,7 @@ class TableWriter:
         self._drop: tuple[str, ...] = (PATTERNS_ID,)
         self._memory_bytes = 0
         self._settings_json: dict[str, object] = {}
+        self._plain = True
         self._settle_settings()
 
     # -- what is declared
@@ -156,6 +172,7 @@ class TableWriter:
     def _settle_settings(self) -> None:
         self._drop = tuple({PATTERNS_ID, self.declared.monotonic_id} - {None}) if self.declared.monotonic_id else ()
         self._settings_json = self.declared.settings().to_json()
+        self._plain = self._drop == (PATTERNS_ID,) and self.declared.created is None and not self.declared.not_null
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -169,8 +186,21 @@ class TableWriter:
 
     def append(self, records: Any, *, key: tuple[str, ...] = ()) -> None:
         """Add a record, a list of records, a DataFrame or an Arrow table; with `key` the last row of each key counts."""
-        if isinstance(records, Mapping):
-            self._add((records,), key)
+        if type(records) is dict or isinstance(records, Mapping):
+            if (
+                self._plain and not self.resetting and key == self._rows_key
+            ):  # what every record of a stream goes through
+                if _IMMUTABLE.issuperset(map(type, records.values())):
+                    row = dict(records)
+                else:
+                    row = {name: _frozen(value) for name, value in records.items()}
+                row.pop(PATTERNS_ID, None)
+                self._rows.append(row)
+                self.edition += 1
+                if len(self._rows) >= ROWS_PER_MESSAGE:
+                    self._encode(at_least=ROWS_PER_MESSAGE)
+            else:
+                self._add((records,), key)
             return
         home = type(records).__module__.partition(".")[0]
         if home == "pandas" and hasattr(records, "columns"):
@@ -229,7 +259,9 @@ class TableWriter:
         if len(frame) == 0 or len(frame.columns) == 0:
             return
         columns = [column for column in frame.columns if str(column) not in self._drop]
-        fields, slices = frame_slices(frame[columns] if len(columns) < len(frame.columns) else frame, self._known_fixed())
+        fields, slices = frame_slices(
+            frame[columns] if len(columns) < len(frame.columns) else frame, self._known_fixed()
+        )
         self._add_columnar(fields, slices, len(frame), key)
 
     def _add_arrow(self, table: Any, key: tuple[str, ...]) -> None:
@@ -241,10 +273,10 @@ class TableWriter:
         fields, slices = arrow_slices(table, self._known_fixed())
         self._add_columnar(fields, slices, table.num_rows, key)
 
-    def _add_columnar(self, fields: dict[str, FieldType], slices: Callable[[int], Iterable[Any]], rows: int, key: tuple[str, ...]) -> None:
+    def _add_columnar(
+        self, fields: dict[str, FieldType], slices: Callable[[int], Iterable[Any]], rows: int, key: tuple[str, ...]
+    ) -> None:
         """Rows that come by column: few as rows, more as a small columnar batch, many as a staged file."""
-        import pyarrow as pa
-
         from tailrace.tables.schema import arrow_to_records
 
         if rows <= ROWS_PER_MESSAGE:
@@ -265,19 +297,11 @@ class TableWriter:
                 for name in self.declared.not_null:
                     if table.column(name).null_count:
                         raise MissingValueError(self._store.ref.name, name)
-                if created is not None:
-                    from tailrace.tables.schema import DATETIME, arrow_schema
-
-                    now = datetime.fromtimestamp(self._now_ms() / 1000, UTC).replace(tzinfo=None)
-                    column = pa.array([now] * table.num_rows, pa.timestamp("us"))
-                    table = table.append_column(arrow_schema({created: DATETIME}).field(0), column)
-                yield table
+                yield table if created is None else self._with_created(table, created)
 
         self._grow(fields)
         if created is not None:
-            from tailrace.tables.schema import DATETIME
-
-            fields = {**fields, created: DATETIME}
+            fields = {**{name: kind for name, kind in fields.items() if name != created}, created: DATETIME}
         extra = self._extra(fields, key)
         first: Any = None
         if rows <= 65_536:
@@ -292,6 +316,15 @@ class TableWriter:
         for path, group, count in stage_tables(self._store.session, fields, tables):
             self._push(Piece("file", count, {**extra, "path": path, "row_group": group}, ts_ms=self._now_ms()))
 
+    def _with_created(self, table: Any, created: str) -> Any:
+        import pyarrow as pa
+
+        now = datetime.fromtimestamp(self._now_ms() / 1000, UTC).replace(tzinfo=None)
+        if created in table.column_names:
+            table = table.drop_columns([created])
+        column = pa.array([now] * table.num_rows, pa.timestamp("us"))
+        return table.append_column(pa.field(created, column.type), column)
+
     def _known_fixed(self) -> dict[str, FieldType]:
         return self.declared.fixed
 
@@ -299,16 +332,25 @@ class TableWriter:
 
     def _encoder_now(self) -> RowEncoder:
         if self._encoder is None:
-            if self._begun is not None:
-                known = self._begun
-            else:
-                view = self._store.base()[0]
-                known = dict(view.fields) if view else {}
-                if view is not None and view.settings.monotonic_id:
-                    known.pop(view.settings.monotonic_id, None)
             fixed = self.declared.fixed
+            known = self._begun if self._begun is not None else self._known()
             self._encoder = RowEncoder(join_schemas(known, fixed), fixed=set(fixed))
         return self._encoder
+
+    def _known(self) -> Mapping[str, FieldType]:
+        """The types that the table's fields have, as far as this worker knows.
+
+        The table itself is asked in a worker's first run only: the answer would have to wait for the commit of the run
+        before. Later runs go by what they learnt then. Messages tell the types of their own columns alone, so nothing
+        that is out of date gets into the table; and should a column have become wider meanwhile, readers widen.
+        """
+        known = _last_fields.get(self._store.ref.key)
+        if known is None or self._store.known:
+            view = self._store.base()[0]
+            known = dict(view.fields) if view else {}
+            if view is not None and view.settings.monotonic_id:
+                known.pop(view.settings.monotonic_id, None)
+        return known
 
     def _grow(self, fields: Mapping[str, FieldType]) -> None:
         """The table holds `fields` too from here on."""
@@ -348,6 +390,8 @@ class TableWriter:
             self._tell_widened(before, encoder.fields)
         if self._begun is not None:
             self._begun = encoder.fields
+        if encoder.fields is not _last_fields.get(self._store.ref.key):
+            _last_fields[self._store.ref.key] = encoder.fields
         if self._memory_bytes > MEMORY_BYTES_MAX:
             self._spill(0)
 
@@ -358,10 +402,13 @@ class TableWriter:
             self._encode_rows(encoder, rows[:half])
             self._encode_rows(encoder, rows[half:])
             return
-        extra = self._extra(encoder.fields, self._rows_key)
+        names: set[str] = set().union(*rows)
+        if not all(type(name) is str for name in names):
+            names = {clean_text(str(name)) for name in names}
+        extra = self._extra({name: kind for name, kind in encoder.fields.items() if name in names}, self._rows_key)
         piece = Piece("rows", len(rows), extra, body, self._now_ms())
         if len(body) > CLAIM_CHECK_BYTES_MIN:
-            for path, group, count in spill_rows(self._store.session, [piece], encoder.fields):
+            for path, group, count in spill_rows(self._store.session, [piece], _fields_of([piece])):
                 self._push(Piece("file", count, {**extra, "path": path, "row_group": group}, ts_ms=piece.ts_ms))
             return
         self._push(piece)
@@ -433,19 +480,27 @@ class TableWriter:
         self._encoder = None
         self.edition += 1
 
-    def begin(self) -> int:
-        """Begin a version now; returns when it began (milliseconds), which its name tells."""
+    def begin(self, fields: Mapping[str, FieldType] | None = None) -> int:
+        """Begin a version now, of `fields` where they are known; returns when it began (milliseconds), which its name
+        tells."""
         self._encode()
-        return self._begin()
+        return self._begin(fields)
 
-    def _begin(self) -> int:
+    def append_columns(self, table: Any, fields: Mapping[str, FieldType]) -> None:
+        """Add an Arrow table of these fields."""
+        if table.num_rows:
+            self._add_columnar(dict(fields), lambda size: batches(table, size), table.num_rows, ())
+
+    def _begin(self, fields: Mapping[str, FieldType] | None = None) -> int:
         now_ms = self._now_ms()
         base = self._store.base()[0]
-        begun_ms = max([now_ms, *([base.begun_ms + 1] if base else []), *(self._begun_ms_of(p) + 1 for p in self._pieces)])
+        begun_ms = max(
+            [now_ms, *([base.begun_ms + 1] if base else []), *(self._begun_ms_of(p) + 1 for p in self._pieces)]
+        )
         self.resetting = False
         if self._unfinished is None:
             self._unfinished = len(self._pieces)
-        self._begun = dict(self.declared.fixed)
+        self._begun = join_schemas(fields or {}, self.declared.fixed)
         self._encoder = None
         extra: dict[str, object] = {"begun_ms": begun_ms, "fields": fields_to_json(self._begun)}
         if self._settings_json:
@@ -457,6 +512,11 @@ class TableWriter:
     def _begun_ms_of(piece: Piece) -> int:
         begun = piece.extra.get("begun_ms", 0)
         return begun if isinstance(begun, int) else 0
+
+    @property
+    def holds_rows(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._rows or self._pieces or self.resetting)
 
     @property
     def holds_version(self) -> bool:
@@ -544,6 +604,11 @@ class TableWriter:
         return self._store.session.clock.now_ms()
 
 
+def forget_known_fields() -> None:
+    """As in a worker that has not run anything yet."""
+    _last_fields.clear()
+
+
 def _frozen(value: Any) -> Any:
     """A value that its owner cannot change any more."""
     if type(value) in _IMMUTABLE:
@@ -553,8 +618,6 @@ def _frozen(value: Any) -> Any:
 
 
 def _fields_of(pieces: Sequence[Piece]) -> dict[str, FieldType]:
-    from tailrace.tables.schema import fields_from_json
-
     fields: dict[str, FieldType] = {}
     for piece in pieces:
         written = piece.extra["fields"]

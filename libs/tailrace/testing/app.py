@@ -21,11 +21,11 @@ from typing import Any
 
 import orjson
 
-from tailrace.node.link import StagedFiles
 from tailrace.node.protocol import DeadLetter, Outcome, Progress, RunOrder, StoreRef, progress_from_json
 from tailrace.node.worker import run_order
+from tailrace.node.writing import forget_known_fields
 from tailrace.runtime import Clock, SystemClock
-from tailrace.tables import IdMaker, Messages, TableFold, VersionReader, VersionView, webhook_message
+from tailrace.tables import IdMaker, Messages, StagedFiles, TableFold, VersionReader, VersionView, webhook_message
 from tailrace.tables.schema import Schema, arrow_to_records, schema_from_mapping
 
 __all__ = ["MemoryHost", "MemoryTable", "TestApp", "TestRun", "run_node"]
@@ -72,7 +72,7 @@ class MemoryTable:
     def reader(self) -> VersionReader | None:
         """A reader of the active version."""
         view = self.fold.view(self.end)
-        return VersionReader(view, self.ids, self, StagedFiles(str(self._staging))) if view else None
+        return VersionReader(view, self.ids, self, StagedFiles(self._staging)) if view else None
 
     def read(self) -> list[dict[str, Any]]:
         """All rows, as `Table.read()` gives them, without ids."""
@@ -342,6 +342,7 @@ class TestApp:
             changes: `inputs` and `outputs` (port -> store name), `parameters`, and any other field of `RunOrder`.
         """
         order = self.order(file, **changes)
+        forget_known_fields()  # as in a fresh worker
         host = MemoryHost(self, order)
         outcome = host.end(run_order(order, host, clock=self.clock))
         self.dead_letters += host.letters
