@@ -20,8 +20,10 @@ __all__ = ["Clients", "discard"]
 _LOGGER = logging.getLogger("tailrace.log.kafka")
 
 _LOGGER.addHandler(logging.NullHandler())
-# librdkafka calls `enable.gapless.guarantee` experimental, with every producer.
-_LOGGER.addFilter(lambda record: "CONFWARN" not in record.getMessage())
+_LOGGER.addFilter(lambda record: _LOGGER.isEnabledFor(logging.DEBUG) or not record.getMessage().startswith(_NOISE))
+_NOISE = ("CONFWARN", "FAIL", "TERMINATE")
+"""Lines of librdkafka that say nothing to an operator: that `enable.gapless.guarantee` is experimental (with every
+producer), and each try of each client to reach a broker that is away (whoever calls gets an error that tells it)."""
 
 _FETCH_BYTES = 1 << 20
 """Most bytes of one fetch of one partition (Kafka's default). With 4 MB long reads are a fifth faster, but what was

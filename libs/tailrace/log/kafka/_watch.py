@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,22 +14,25 @@ from confluent_kafka import Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tailrace.errors import TailraceError
-from tailrace.log.contract import Partition
+from tailrace.log.contract import Offset, Partition
 from tailrace.log.errors import LogUnavailableError
 from tailrace.log.kafka._clients import Clients
 from tailrace.log.kafka._cluster import Cluster
 
 __all__ = ["KafkaWatch"]
 
-_LONG_POLL_MS = 100
+_LONG_POLL_MS = 50
 """How long the broker holds a fetch back while there is nothing. A partition that was just added, or paused for its
-many records, is first asked for with the next fetch, so that this is its longest delay; ten fetches a second are the
-price, far under a hundredth of a core."""
+many records, is first asked for with the next fetch, so that this is its longest delay. The price is twenty fetches
+a second, some thousandths of a core."""
+
+_POLL_S = 0.05
+"""How long the thread waits for records before it looks for work of ours: a consumer does one thing at a time."""
 
 _DRAIN_MAX = 1_000
-_POLL_S = 0.25
-_RETRY_S = 0.2
-_SELF_HEAL_S = 5.0
+_RETRY_S = 0.5
+"""Pause before a partition whose end could not be asked for is tried again. It rings each time, so that whoever reads it
+is told what is wrong."""
 
 
 class KafkaWatch:
@@ -57,12 +61,13 @@ class KafkaWatch:
         self._paused: dict[Partition, int] = {}
         """Paused ones, and where they go on: an end asked for before they were named. -1: where they were paused."""
         self._armed: set[Partition] = set()
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._retry: set[Partition] = set()
+        self._retry_at_s = 0.0
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
         self.add(partitions)
         threading.Thread(target=self._listen, name="tailrace-kafka-watch", daemon=True).start()
-        threading.Thread(target=self._work, name="tailrace-kafka-watch-arm", daemon=True).start()
 
     def add(self, partitions: Sequence[Partition]) -> None:
         new = [partition for partition in partitions if partition not in self._watched]
@@ -117,7 +122,6 @@ class KafkaWatch:
             if self._closed:
                 return
             self._closed = True
-        self._jobs.put(None)
         self._on_closed(self)
         self._wake()
 
@@ -126,20 +130,30 @@ class KafkaWatch:
     def _listen(self) -> None:
         consumer = self._consumer
         while not self._closed:
+            self._work()
             try:
                 first = consumer.poll(_POLL_S)
                 if first is None:
                     continue
                 messages = [first, *consumer.consume(_DRAIN_MAX, 0)]
-            except (KafkaException, RuntimeError):
+            except KafkaException:
                 continue
-            rung: set[Partition] = set()
-            for message in messages:
-                # An error of a partition rings, too: whoever reads it next is told what is wrong.
-                if message.topic() is not None and message.partition() is not None and message.partition() >= 0:
-                    rung.add(Partition(message.topic(), message.partition()))
-            self._ring(rung)
+            # An error of a partition rings, too: whoever reads it next is told what is wrong.
+            self._ring(
+                {
+                    Partition(topic, number)
+                    for message in messages
+                    if (topic := message.topic()) is not None and (number := message.partition()) is not None
+                }
+            )
         consumer.close()
+
+    def _work(self) -> None:
+        while not self._jobs.empty():
+            self._jobs.get()()
+        if self._retry and time.monotonic() > self._retry_at_s:
+            again, self._retry = list(self._retry), set()
+            self._arm(again)
 
     def _ring(self, rung: set[Partition]) -> None:
         with self._lock:
@@ -165,65 +179,47 @@ class KafkaWatch:
                 if partition in self._paused and partition in self._news:
                     self._paused[partition] = end
 
-    # The thread that arms: it waits for answers, so that neither the loop nor the listener has to
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
-
     def _arm(self, partitions: Sequence[Partition]) -> None:
         """Stand at the ends of `partitions`, then ring once more: what came before that moment was not heard."""
-        try:
-            ends = self._cluster.edges(partitions, "end")
-        except (TailraceError, KafkaException):
-            ends = self._ends_one_by_one(partitions)
+        ends: dict[Partition, Offset] = {}
+        for some in ([partitions], [[each] for each in partitions]):  # one by one where they do not go together
+            for part in some:
+                with suppress(TailraceError, KafkaException):
+                    ends |= self._cluster.edges([each for each in part if each not in ends], "end")
+            if len(ends) == len(partitions):
+                break
         with self._lock:
-            wanted = [partition for partition in ends if partition in self._watched]
-        if wanted:
-            with suppress(KafkaException, RuntimeError):
-                self._consumer.incremental_assign(
-                    [
-                        KafkaPartition(*partition, ends[partition])
-                        for partition in wanted
-                        if partition not in self._armed
-                    ]
-                )
-                self._armed.update(wanted)
+            wanted = [partition for partition in partitions if partition in self._watched]
+            new = [partition for partition in wanted if partition in ends and partition not in self._armed]
+        with suppress(KafkaException):
+            if new:
+                self._consumer.incremental_assign([KafkaPartition(*each, ends[each]) for each in new])
+                self._armed.update(new)
+        self._retry.update(partition for partition in wanted if partition not in self._armed)
+        self._retry_at_s = time.monotonic() + _RETRY_S
         with self._lock:
             self._news.update(wanted)
-            retry = [p for p in partitions if p not in ends and p in self._watched and not self._closed]
-            self._news.update(retry)
         self._wake()
-        if retry:
-            timer = threading.Timer(_RETRY_S, lambda: self._jobs.put(lambda: self._arm(retry)))
-            timer.daemon = True
-            timer.start()
-
-    def _ends_one_by_one(self, partitions: Sequence[Partition]) -> dict[Partition, int]:
-        ends: dict[Partition, int] = {}
-        for partition in partitions:
-            with suppress(TailraceError, KafkaException):
-                ends.update(self._cluster.edges([partition], "end"))
-        return ends
 
     def _disarm(self, partitions: Sequence[Partition]) -> None:
         gone = [partition for partition in partitions if partition in self._armed]
         self._armed.difference_update(gone)
+        self._retry.difference_update(partitions)
         with self._lock:
-            for partition in partitions:
-                self._paused.pop(partition, None)
-        if gone:
-            with suppress(KafkaException, RuntimeError):
+            paused = [partition for partition in gone if self._paused.pop(partition, None) is not None]
+        with suppress(KafkaException):
+            if paused:  # it would stay so when it is added again
+                self._consumer.resume([KafkaPartition(*partition) for partition in paused])
+            if gone:
                 self._consumer.incremental_unassign([KafkaPartition(*partition) for partition in gone])
 
     def _resume(self, paused: dict[Partition, int]) -> None:
         for partition, end in paused.items():
-            if partition not in self._armed:
-                continue
-            with suppress(KafkaException, RuntimeError):
-                if end >= 0:
-                    self._consumer.seek(KafkaPartition(*partition, end))
-                self._consumer.resume([KafkaPartition(*partition)])
+            if partition in self._armed:
+                with suppress(KafkaException):
+                    if end >= 0:
+                        self._consumer.seek(KafkaPartition(*partition, end))
+                    self._consumer.resume([KafkaPartition(*partition)])
 
     def _wake(self) -> None:
         with self._lock:
