@@ -1,0 +1,122 @@
+"""The small apps that are measured, and where their tables lie in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from tailrace.graph import load_app
+from tailrace.runner import RunnerSettings, deploy
+
+__all__ = ["BULK", "FIRE", "MEMORY", "STREAM", "topics", "write_app"]
+
+STREAM = {
+    "graph.yml": """\
+title: Stream
+slug: stream
+functions:
+  - {webhook: orders, id: wh000001}
+  - {node_file: totals.py, id: py000001}
+stores:
+  - {table: orders, id: st000001}
+  - {table: totals, id: st000002}
+""",
+    "totals.py": """\
+from patterns import Table
+
+orders = Table("orders")
+totals = Table("totals", "w")
+
+for row in orders.as_stream():
+    order = row["record"]
+    order["total"] = order["price"] * order["quantity"]
+    totals.append(order)
+""",
+}
+"""The stream sample: take each record once, change it, append it."""
+
+FIRE = {
+    "graph.yml": """\
+title: Fire
+slug: fire
+functions:
+  - {node_file: count.py, id: py000001}
+stores:
+  - {table: measures, id: st000001}
+""",
+    "count.py": """\
+from patterns import Table
+
+measures = Table("measures")
+print(len(measures.read_dataframe()))
+""",
+}
+"""A trivial node that reads a whole table when it changes."""
+
+BULK = {
+    "graph.yml": """\
+title: Bulk
+slug: bulk
+functions:
+  - {node_file: load.py, id: py000001, trigger: manual}
+stores:
+  - {table: measures, id: st000001}
+""",
+    "load.py": """\
+import time
+from pathlib import Path
+
+import pandas as pd
+from patterns import Parameter, Table
+
+frame = pd.read_parquet(Parameter("source"))
+measures = Table("measures", "w")
+measures.reset()
+print("append", time.monotonic_ns())
+measures.append(frame)
+print("appended", time.monotonic_ns())
+""",
+}
+"""A node that writes a frame of a million rows at once."""
+
+MEMORY = {
+    "graph.yml": """\
+title: Memory
+slug: memory
+functions:
+  - {node_file: totals.py, id: py000001}
+  - {node_file: chunks.py, id: py000002, trigger: manual}
+stores:
+  - {table: orders, id: st000001}
+  - {table: totals, id: st000002}
+  - {table: measures, id: st000003}
+""",
+    "totals.py": STREAM["totals.py"],
+    "chunks.py": """\
+from patterns import Table
+
+rows = 0
+total = 0.0
+for frame in Table("measures").read_dataframe(chunksize=10_000):
+    rows += len(frame)
+    total += float(frame["value"].sum())
+print("rows", rows, "total", round(total, 3))
+""",
+}
+"""A stream, and a node that reads a large table in chunks."""
+
+
+def write_app(folder: Path, files: Mapping[str, str]) -> Path:
+    """The app's files below `folder`; returns the app's folder."""
+    app = folder / "app"
+    for name, text in files.items():
+        path = app / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return app
+
+
+def topics(app: Path) -> dict[str, str]:
+    """Topic by store name."""
+    deployment = deploy(load_app(app), app, RunnerSettings())
+    return {table.store.name: topic for topic, table in deployment.tables.items()}

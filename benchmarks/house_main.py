@@ -1,0 +1,72 @@
+"""A house in a process of its own, which tells its parent what happens: `python -m benchmarks.house_main SETTINGS`.
+
+SETTINGS is a JSON object {apps, data, url, out, note_reads}. One JSON line for each run and line of output goes to the
+file `out`, with the time at which it was told; at the end, where `note_reads` names topics, one for each time that
+records of theirs were handed to a worker. It ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvloop
+
+from tailrace.cli.house import House, HouseSettings
+from tailrace.log import Batch
+from tailrace.runner import Entry
+from tailrace.runner.tails import TableTail
+from tailrace.runtime import Runtime
+
+
+def note_reads(topics: set[str], reads: list[dict[str, Any]]) -> None:
+    """Have the host note when it gave which records of these topics to a worker."""
+    scan = TableTail.scan
+
+    async def noting(self: TableTail, start: int, stop: int, records_max: int) -> Batch:
+        batch = await scan(self, start, stop, records_max)
+        if self.info.name in topics and batch.records:
+            reads.append({"at_ns": time.monotonic_ns(), "start": batch.records[0].offset, "next": batch.next})
+        return batch
+
+    TableTail.scan = noting  # type: ignore[method-assign]
+
+
+async def main() -> None:
+    """Run until the parent closes our standard input."""
+    settings = orjson.loads(sys.argv[1])
+    reads: list[dict[str, Any]] = []
+    if settings.get("note_reads"):
+        note_reads(set(settings["note_reads"]), reads)
+    with Path(settings["out"]).open("wb", buffering=0) as out:
+
+        def tell(entry: Entry) -> None:
+            out.write(orjson.dumps({"at_ns": time.monotonic_ns(), **asdict(entry)}) + b"\n")
+
+        house = House(
+            HouseSettings(
+                apps=[Path(app) for app in settings["apps"]],
+                data_dir=Path(settings["data"]),
+                log_url=settings.get("url"),
+                port=0,
+            ),
+            Runtime(),
+            tell,
+        )
+        await house.start()
+        print("up", flush=True)
+        end = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+        await asyncio.wait({end, house.failure}, return_when=asyncio.FIRST_COMPLETED)
+        await house.stop()
+        for each in reads:
+            out.write(orjson.dumps({"type": "read", **each}) + b"\n")
+    if house.failure.done():
+        raise house.failure.result()
+
+
+uvloop.run(main())

@@ -1,0 +1,106 @@
+"""Houses for measuring: an ordinary host in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from tailrace.cli.house import CONTACT_FILE
+
+__all__ = ["RunningHouse", "process_tree", "pss_bytes", "rss_peak_bytes", "running_house"]
+
+
+class RunningHouse:
+    """A house that is up."""
+
+    def __init__(self, process: subprocess.Popen[bytes], data: Path, out: Path) -> None:
+        self.process = process
+        self.data = data
+        self._out = out
+        contact = orjson.loads((data / CONTACT_FILE).read_bytes())
+        self.url: str = contact["url"]
+        self.headers = {"Authorization": f"Bearer {contact['token']}"}
+
+    def entries(self, kind: str) -> list[dict[str, Any]]:
+        """Runs (`run`), lines of output (`line`) or, after the end, reads (`read`) so far; each with `at_ns`."""
+        whole, _, _ = self._out.read_bytes().rpartition(b"\n")
+        entries = [orjson.loads(line) for line in whole.split(b"\n") if line]
+        return [entry for entry in entries if entry["type"] == kind]
+
+    def wait_for(self, condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
+        """Until the condition holds; fails when the house ends before."""
+        until_s = time.monotonic() + timeout_s
+        while not condition():
+            if self.process.poll() is not None:
+                raise RuntimeError(f"the house ended (status {self.process.returncode}) before {what}")
+            if time.monotonic() > until_s:
+                raise TimeoutError(f"not within {timeout_s:g} s: {what}")
+            time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def running_house(
+    apps: Sequence[Path], folder: Path, *, log_url: str | None = None, note_reads: Sequence[str] = ()
+) -> Iterator[RunningHouse]:
+    """A house over these apps, with its data below `folder`; stopped at the end, and its entries stay readable."""
+    data, out = folder / "data", folder / "entries.jsonl"
+    settings = {
+        "apps": [str(app) for app in apps],
+        "data": str(data),
+        "url": log_url,
+        "out": str(out),
+        "note_reads": list(note_reads),
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.house_main", orjson.dumps(settings).decode()],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        if process.stdout.readline() != b"up\n":
+            raise RuntimeError(f"the house did not start (status {process.wait()})")
+        yield RunningHouse(process, data, out)
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+
+def process_tree(pid: int) -> list[int]:
+    """A process and all that it started, directly or not."""
+    found = [pid]
+    for parent in found:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def rss_peak_bytes(pid: int) -> int:
+    """The most memory that a process ever had resident, shared pages included; 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def pss_bytes(pid: int) -> int:
+    """A process's memory, pages that it shares with others counted in part; 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0

@@ -1,0 +1,22 @@
+"""All benchmarks by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from benchmarks.result import Result
+
+__all__ = ["BENCHMARKS", "run"]
+
+BENCHMARKS = {
+    "stream-embedded": "stream:embedded",
+    "stream-kafka": "stream:kafka",
+}
+"""Module and function of each."""
+
+
+def run(name: str, *, quick: bool) -> Result:
+    """Run one benchmark."""
+    module, function = BENCHMARKS[name].split(":")
+    result: Result = getattr(import_module(f"benchmarks.{module}"), function)(quick=quick)
+    return result

@@ -1,0 +1,200 @@
+"""`stream-embedded` and `stream-kafka`: the stream sample over records that lie in the log already."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.apps import STREAM, topics, write_app
+from benchmarks.houses import RunningHouse, running_house
+from benchmarks.loops import kafka_loop, sqlite_loop
+from benchmarks.orders import changed, messages, rows_of
+from benchmarks.readers import TopicReader, fill
+from benchmarks.result import Result, percentile
+from tailrace.log import NewRecord, open_log
+
+__all__ = ["Streamed", "check_rows", "embedded", "kafka", "run_stream"]
+
+COUNT = 200_000
+COUNT_QUICK = 50_000
+ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """How the sample went over `count` records."""
+
+    rate: float
+    """Records a second, from the start of the first run to the last output's being visible."""
+    steady_rate: float
+    """The same from the moment when a fifth was visible: without the first fork and the small first runs."""
+    lags_ms: list[float]
+    """For each output message, from the read of its first input to its being visible."""
+    runs: int
+
+
+def run_stream(url: str | None, folder: Path, records: list[NewRecord]) -> Streamed:
+    """Fill the input, start a house, and wait until every output is visible; compares the outputs' values."""
+    app = write_app(folder, STREAM)
+    tables = topics(app)
+    log = open_log(url or f"sqlite:///{folder / 'data' / 'tailrace.db'}")
+    try:
+        fill(log, tables["orders"], records)
+        fill(log, tables["totals"], [])
+        return asyncio.run(_watch(log, app, tables, url, folder, records))
+    finally:
+        log.close()
+
+
+async def _watch(log: Any, app: Path, tables: dict[str, str], url: str | None, folder: Path, records: list[NewRecord]) -> Streamed:
+    reader = TopicReader(log, tables["totals"])
+    with running_house([app], folder, log_url=url, note_reads=[tables["orders"]]) as house:
+        await reader.until(len(records))
+        await asyncio.to_thread(_settled, house, len(records))
+        await asyncio.sleep(0)
+        reader.look()
+    reader.close()
+    rows = rows_of(reader.values)
+    check_rows(records, rows)
+    runs = [run for run in house.entries("run") if run["title"] == "totals.py" or run["rows_in"]]
+    reads = house.entries("read")
+    first_run_ns = min(run["at_ns"] - run["duration_ms"] * 1_000_000 for run in runs)
+    last_ns = reader.seen_ns[-1]
+    seen_rows = 0
+    fifth_ns, fifth_rows = last_ns, 0
+    lags_ms = []
+    read_ns = _first_reads(reads, len(records))
+    for value, seen_ns in zip(reader.values, reader.seen_ns, strict=True):
+        lags_ms.append((seen_ns - read_ns[min(seen_rows, len(records) - 1)]) / 1e6)
+        seen_rows += len(rows_of([value]))
+        if fifth_rows == 0 and seen_rows >= len(records) // 5:
+            fifth_ns, fifth_rows = seen_ns, seen_rows
+    total_s = (last_ns - first_run_ns) / 1e9
+    steady_s = max(1e-9, (last_ns - fifth_ns) / 1e9)
+    return Streamed(len(records) / total_s, (len(records) - fifth_rows) / steady_s, lags_ms, len(runs))
+
+
+def _settled(house: RunningHouse, count: int) -> None:
+    def done() -> bool:
+        return sum(run["rows_in"] for run in house.entries("run")) >= count
+
+    house.wait_for(done, "every run was told")
+
+
+def _first_reads(reads: list[dict[str, Any]], count: int) -> list[int]:
+    """For each offset when it was first read."""
+    first = [0] * count
+    for read in reversed(reads):
+        for offset in range(read["start"], min(read["next"], count)):
+            first[offset] = read["at_ns"]
+    return first
+
+
+def check_rows(records: list[NewRecord], rows: list[dict[str, Any]]) -> None:
+    """Every record's output, once, in order, value by value."""
+    wanted = [changed(row) for row in rows_of([record.value for record in records if record.value])]
+    if rows != wanted:
+        at = next((at for at, (a, b) in enumerate(zip(rows, wanted, strict=False)) if a != b), min(len(rows), len(wanted)))
+        raise AssertionError(f"{len(rows)} rows instead of {len(wanted)}; the first difference is row {at}")
+
+
+def _rounds(once: Callable[[int], tuple[Streamed, float]], rounds: int) -> tuple[list[Streamed], list[float]]:
+    pairs = [once(number) for number in range(rounds)]
+    return [streamed for streamed, _ in pairs], [base for _, base in pairs]
+
+
+def embedded(*, quick: bool) -> Result:
+    """The sample on the embedded log against a hand-written sqlite3 loop."""
+    count = COUNT_QUICK if quick else COUNT
+    records = list(messages(count))
+    values = [record.value or b"" for record in records]
+
+    def once(number: int) -> tuple[Streamed, float]:
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            folder = Path(name)
+            took_s, rows = sqlite_loop(folder / "loop.db", values)
+            check_rows(records, rows)
+            (folder / "data").mkdir()
+            return run_stream(None, folder, records), count / took_s
+
+    streamed, bases = _rounds(once, 1 if quick else ROUNDS)
+    return _result("stream-embedded", streamed, bases, "sqlite3 loop by hand, 1,000 records a transaction", {})
+
+
+def _result(
+    name: str, streamed: list[Streamed], bases: list[float], against: str, extra: dict[str, Any], *, lag_max_ms: float = 0
+) -> Result:
+    rates = [each.rate for each in streamed]
+    ratio = statistics.median(rate / base for rate, base in zip(rates, bases, strict=True))
+    middle = sorted(streamed, key=lambda each: each.rate)[len(streamed) // 2]
+    base = middle.rate / ratio
+    lag_ms = statistics.median(percentile(each.lags_ms, 0.99) for each in streamed)
+    wanted = "at least 0.5 of the loop" + (f", outputs visible within {lag_max_ms:g} ms" if lag_max_ms else "")
+    return Result(
+        name=name,
+        value=middle.rate,
+        unit="records/s",
+        baseline=base,
+        what="stream sample, 280-byte records, exactly once",
+        against=against,
+        wanted=wanted,
+        met=ratio >= 0.5 and (not lag_max_ms or lag_ms <= lag_max_ms),
+        extra={
+            "steady": round(middle.steady_rate),
+            "visible_after_read_ms_p50": round(percentile(middle.lags_ms, 0.5), 1),
+            "visible_after_read_ms_p99": round(lag_ms, 1),
+            "runs": middle.runs,
+            "rates": [round(rate) for rate in rates],
+            "baselines": [round(base) for base in bases],
+            **extra,
+        },
+    )
+
+
+def kafka(*, quick: bool) -> Result:
+    """The sample on a real broker against a hand-written transactional loop and Quix Streams."""
+    from benchmarks.quix import quix_rates
+    from tailrace.testing.kafka import LocalKafka
+
+    count = COUNT_QUICK if quick else COUNT
+    records = list(messages(count))
+    with LocalKafka(short_lived=False) as broker:
+
+        def once(number: int) -> tuple[Streamed, float]:
+            source, target = f"loop-in-{number}", f"loop-out-{number}"
+            log = open_log(broker.url)
+            try:
+                fill(log, source, records)
+                fill(log, target, [])
+                took_s = kafka_loop(broker.address, source, target, count)
+                reader = TopicReader(log, target)
+                reader.look()
+                reader.close()
+                check_rows(records, [row for value in reader.values for row in rows_of([b'{"rows":[' + value + b"]}"])])
+                for topic in (*log.topics("stream"), source, target):
+                    log.delete_topics([topic])
+            finally:
+                log.close()
+            with tempfile.TemporaryDirectory(prefix="bench-") as name:
+                return run_stream(broker.url, Path(name), records), count / took_s
+
+        streamed, bases = _rounds(once, 1 if quick else ROUNDS)
+        quix = quix_rates(broker.address, records, [5.0, 0.2])
+    result = _result(
+        "stream-kafka",
+        streamed,
+        bases,
+        "confluent-kafka loop by hand, 10,000 records a transaction",
+        {f"quix_{interval:g}s": round(rate) for interval, rate in quix.items()},
+        lag_max_ms=200,
+    )
+    return result
+
+
+_ = time
