@@ -10,7 +10,7 @@ import pytest
 
 import tailrace.engine.engine as inside
 from tailrace.engine import CommitRefused, Committed, News, RunEnded, RunOutcome, ShardOpened, SlotRecord, WriterLost
-from tailrace.engine.rules import after_run, has_news
+from tailrace.engine.rules import after_run, at_checkpoint, has_news
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
@@ -47,6 +47,7 @@ ENGINE_FAULTS |= {
     "tries not counted": _after(lambda before, after: replace(after, tries=min(after.tries, 1))),
     "no pause before a retry": _after(lambda before, after: replace(after, retry_ms=0 if after.tries else None)),
     "failure taken for success": _after(lambda before, after: replace(after, tries=0, retry_ms=None, more=False)),
+    "open fire forgotten": _after(lambda before, after: replace(after, open_fire_ms=None)),
     "own rows of a stream forgotten": _after(lambda before, after: replace(after, streamed=frozenset())),
 }
 
@@ -192,13 +193,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("checkpoint ends the run")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        inside,
-        "at_checkpoint",
-        lambda record, going: replace(
-            record, run=going.run, ran=True, trigger_offset=going.trigger_offset, fired_ms=going.fire_ms or 0
-        ),
-    )
+    patch.setattr(inside, "at_checkpoint", lambda *args: replace(at_checkpoint(*args), more=False))
+
+
+@fault("checkpoint answers nothing")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(inside, "at_checkpoint", lambda record, going: replace(record, run=going.run, more=True))
 
 
 @fault("bound never applied")

@@ -82,6 +82,8 @@ class Host:
         self.under_way: set[int] = set()
         self.refused: dict[int, tuple[tuple[CommitPart, ...], Taken]] = {}
         self.told: dict[str, dict[int, int]] = {}
+        self.versions: dict[str, int] = {}
+        """Of each table: how much had been written to it when its tail was read."""
         self.triggers_told = 0
         self.wake_ms: int | None = None
         self.rested: dict[str, int] = {}
@@ -108,9 +110,8 @@ class Host:
         out: list[Callable[[], None]] = [lambda n=number: self._arrive(n) for number in range(len(self.events))]  # type: ignore[misc]
         out += [lambda t=task: self._task(t) for task in self.tasks]  # type: ignore[misc]
         out += [lambda w=worker: self._work(w) for worker in self.workers.values() if not worker.waits]  # type: ignore[misc]
-        for table, lanes in self.log.partitions.items():
-            told = self.told.get(table, {})
-            if any(len(lane) > told.get(partition, 0) for partition, lane in enumerate(lanes)):
+        for table, version in self.log.versions.items():
+            if version != self.versions.get(table):
                 out.append(lambda t=table: self._tail(t))  # type: ignore[misc]
         if self.triggers_told < len(self.log.triggers):
             out.append(self._tail_triggers)
@@ -127,6 +128,7 @@ class Host:
     # Reading the log's tail
 
     def _tail(self, table: str) -> None:
+        self.versions[table] = self.log.versions[table]
         told = self.told.setdefault(table, {})
         last: dict[str, dict[int, int]] = {}
         for partition, lane in enumerate(self.log.table(table)):
@@ -164,7 +166,7 @@ class Host:
         event, may_repeat = self.events[number]
         if number:
             self.world.counts["event out of order"] += 1
-        if may_repeat and self.world.chance(0.04):
+        if may_repeat and self.world.chance(0.08):
             self.world.counts["event twice"] += 1  # it stays on its way, and comes again later
         else:
             del self.events[number]
@@ -268,7 +270,7 @@ class Host:
             return
         early = self.log.read(shard)
         yield "opening"
-        if chance(0.03):
+        if chance(0.06):
             self.world.counts["writer: cannot open"] += 1
             self.send(lambda now_ms: WriterLost(now_ms=now_ms, shard=shard, opening=opening, reason="away"))
             return

@@ -60,6 +60,8 @@ class SimLog:
         self.epochs = [0] * shards
         self.commits = [0] * shards
         self.triggers: list[str] = []
+        self.versions: dict[str, int] = {}
+        """Of each table: how often it was written to."""
 
     def table(self, name: str) -> list[list[Rec | None]]:
         if name not in self.partitions:
@@ -70,6 +72,7 @@ class SimLog:
         lane = self.table(table)[partition]
         key = Key(table, partition, len(lane))
         lane.append(Rec(key, writer, quiet, value))
+        self.versions[table] = self.versions.get(table, 0) + 1
         return key
 
     def records(self, table: str, cut: Mapping[int, int] | None = None) -> list[Rec]:

@@ -233,14 +233,16 @@ def plants(ctx: Context) -> Iterator[Step]:
 
 def ticks(ctx: Context) -> Iterator[Step]:
     """A scheduled node."""
-    yield "step"
+    ctx.emit("halves", "ticks")
+    yield "checkpoint"
     if ctx.start.fire_ms is not None:
         ctx.emit("fires", ("fire", ctx.start.fire_ms, ctx.began_ms))
 
 
 def answers(ctx: Context) -> Iterator[Step]:
     """A node that runs when triggered."""
-    yield "step"
+    ctx.emit("halves", "answers")
+    yield "checkpoint"
     ctx.emit("answers", ("triggers", ctx.triggers))
 
 

@@ -16,7 +16,8 @@ from engine_simulator import FAULTS, play
 
 HISTORIES = 2_000
 EVENTS = (
-    "Deploy ShardOpened News Triggered Tick RunEnded CheckpointWanted Committed CommitRefused WriterLost Drain".split()
+    *("Deploy", "ShardOpened", "News", "Triggered", "Tick", "RunEnded", "CheckpointWanted"),
+    *("Committed", "CommitRefused", "WriterLost", "Drain"),
 )
 POINTS = [
     "host crashes: opening",

@@ -393,7 +393,7 @@ class Engine:
         fresh = record.tries == 0 or spec.version != record.tried
         counts = fresh or (record.retry_ms or 0) <= now_ms
         try_number = 1 if fresh else record.tries + 1
-        fire_ms = None
+        fire_ms = record.open_fire_ms
         if record.schedule is not None and slot.fire_ms is not None and slot.fire_ms <= now_ms:
             fire_ms = max(slot.fire_ms, last_fire_ms(record.schedule, now_ms))
         going = Going(

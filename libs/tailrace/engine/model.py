@@ -52,7 +52,7 @@ Cut: TypeAlias = Mapping[str, Mapping[int, int]]
 """Table key to partition to next offset. A table or partition that is not named counts as 0: nothing seen yet."""
 
 Reason: TypeAlias = Literal["news", "more", "schedule", "trigger", "deploy", "request", "retry"]
-"""Why a run starts. `more`: the last one ended its stream early; `deploy`: a root node's only run of its own accord;
+"""Why a run starts. `more`: the last one ended its stream early, or was interrupted after a checkpoint; `deploy`: a root node's only run of its own accord;
 `request`: its code asked with `request_new_run`; `retry`: another try of what failed."""
 
 OutcomeKind: TypeAlias = Literal["ok", "failed", "timed_out", "died"]
@@ -126,10 +126,10 @@ class SlotRecord:
     """Tables that the last finished run streamed: only there do the slot's own records fire it."""
 
     more: bool = False
-    """The last run left rows of a stream behind: the next one goes on at once."""
+    """The last run left rows of a stream behind, or was interrupted after a checkpoint: the next one goes on at once."""
 
     ran: bool = False
-    """A run has finished, however it ended."""
+    """A run has left something here, however it ended."""
 
     run: int = 0
     """Number of the last run that is committed, in part or whole."""
@@ -139,6 +139,9 @@ class SlotRecord:
 
     fired_ms: int = 0
     """Last fire that is done with: fires after it are due."""
+
+    open_fire_ms: int | None = None
+    """The fire that a run was for which has not finished: the next one is for it, too."""
 
     wake_ms: int | None = None
     """When the run that the node's code asked for is due."""
@@ -207,6 +210,7 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "run": (int,),
     "schedule": (str, type(None)),
     "fired_ms": (int,),
+    "open_fire_ms": (int, type(None)),
     "wake_ms": (int, type(None)),
     "tries": (int,),
     "retry_ms": (int, type(None)),

@@ -124,7 +124,7 @@ def with_schedule(record: SlotRecord, spec: NodeSpec | None, now_ms: int) -> Slo
     text = spec.trigger.text if spec is not None and isinstance(spec.trigger, Cron) else None
     if text == record.schedule:
         return record
-    return replace(record, schedule=text, fired_ms=0 if text is None else now_ms)
+    return replace(record, schedule=text, fired_ms=0 if text is None else now_ms, open_fire_ms=None)
 
 
 def first_fire_ms(record: SlotRecord) -> int | None:
@@ -132,12 +132,30 @@ def first_fire_ms(record: SlotRecord) -> int | None:
     return None if record.schedule is None else next_fire_ms(record.schedule, record.fired_ms)
 
 
-def at_checkpoint(record: SlotRecord, going: Going) -> SlotRecord:
-    """What the slot remembers once part of a run is committed: the run is not over, so whatever dies, it goes on.
+def _answered(record: SlotRecord, going: Going) -> SlotRecord:
+    """`record` with what the run took on marked as answered. Whoever calls this sees to it that the run goes on."""
+    fired_ms = record.fired_ms
+    if going.fire_ms is not None and record.schedule is not None:
+        fired_ms = max(fired_ms, going.fire_ms)
+    return replace(
+        record,
+        run=going.run,
+        ran=True,
+        wake_ms=None if record.wake_ms == going.wake_ms else record.wake_ms,
+        fired_ms=fired_ms,
+        # Not so where the schedule was changed meanwhile: then that fire is none of it.
+        open_fire_ms=going.fire_ms if going.fire_ms == fired_ms else None,
+        trigger_offset=max(record.trigger_offset, going.trigger_offset),
+    )
 
-    News, fire, trigger and request stay unanswered until it ends. What failed before is behind it.
+
+def at_checkpoint(record: SlotRecord, going: Going) -> SlotRecord:
+    """What the slot remembers once part of a run is committed: whatever dies then, the run goes on.
+
+    Fire, trigger and request are answered by what follows, and do not bring a run of their own; news stays due until the
+    end tells what was read. What failed before is behind it.
     """
-    return replace(record, run=going.run, more=True, tries=0, retry_ms=None, again=None, tried="")
+    return replace(_answered(record, going), more=True, tries=0, retry_ms=None, again=None, tried="")
 
 
 def after_run(
@@ -151,23 +169,14 @@ def after_run(
     A failed run that consumed a record goes on in any case: it may not have come to its other streams. That ends,
     because each time there is a record less; one that failed before it read anything would fail for ever.
     """
-    wake_ms = None if record.wake_ms == going.wake_ms else record.wake_ms
+    after = _answered(record, going)
+    streamed = outcome.streamed if outcome.kind == "ok" else record.streamed | outcome.streamed
+    wake_ms = after.wake_ms
     if outcome.requested is not None:
         # Of two requests the earlier one counts: the run that it brings can ask again.
         wanted_ms = now_ms + outcome.requested.delay_ms
         wake_ms = wanted_ms if wake_ms is None else min(wake_ms, wanted_ms)
-    fired_ms = record.fired_ms
-    if going.fire_ms is not None and record.schedule is not None:
-        fired_ms = max(fired_ms, going.fire_ms)
-    after = replace(
-        record,
-        run=going.run,
-        ran=True,
-        wake_ms=wake_ms,
-        fired_ms=fired_ms,
-        trigger_offset=max(record.trigger_offset, going.trigger_offset),
-        streamed=outcome.streamed if outcome.kind == "ok" else record.streamed | outcome.streamed,
-    )
+    after = replace(after, streamed=streamed, wake_ms=wake_ms)
     progressed = outcome.progressed or going.checkpointed
     other = progressed or outcome.at != going.again
     if (outcome.kind == "died" or outcome.retry) and (other or not going.last_try):
@@ -181,6 +190,7 @@ def after_run(
         after,
         seen={**record.seen, **outcome.seen},
         more=outcome.more or (outcome.kind != "ok" and outcome.rows > 0),
+        open_fire_ms=None,
         tries=0,
         retry_ms=None,
         again=None,
