@@ -68,7 +68,8 @@ async def test_a_leak_is_a_memory_error_with_place_and_way_out(worker: Worker) -
 async def test_recursion_into_the_memory_limit_still_has_a_text(worker: Worker) -> None:
     text = "import sys\nsys.setrecursionlimit(1 << 30)\ndef f(n):\n    return f(n + 1)\nf(0)\n"
     end = await run(worker, text)
-    assert "MemoryError" in end["error"]
+    assert "MemoryError" in end["error"] or "SystemError" in end["error"]  # CPython is not at its best there
+    assert "hint: a function calls itself without end" in end["error"]
     assert "calls in the middle are left out" in end["error"]
     assert end["place"] == ["node.py", 4]
 

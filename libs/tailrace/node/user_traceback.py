@@ -15,6 +15,8 @@ __all__ = ["ErrorPlace", "error_hint", "error_place", "format_user_traceback", "
 FRAMES_MAX = 2_000
 """Longest chain of calls that is looked at; with a raised recursion limit there are millions, and no memory left."""
 
+_RECURSION_HINT = "a function calls itself without end; the repeated lines above show which"
+
 TEXT_CHARS_MAX = 32_000
 """Longest traceback that is kept; one holds thousands of frames, or an error text that is a whole response body."""
 
@@ -90,7 +92,9 @@ def format_user_traceback(exc: BaseException, app_dir: str | Path) -> str:
         text = text.removeprefix("Traceback (most recent call last):\n")
     if frames_cut:
         text += f"({frames_cut:,} calls in the middle are left out)\n"
-    if (hint := error_hint(exc)) is not None:
+    # Out of memory that deep, Python may raise anything ("SystemError: error return without exception set").
+    hint = _RECURSION_HINT if frames_cut else error_hint(exc)
+    if hint is not None:
         text += f"hint: {hint}\n"
     if len(text) > TEXT_CHARS_MAX:
         half = TEXT_CHARS_MAX // 2
@@ -112,7 +116,7 @@ def error_hint(exc: BaseException) -> str | None:
                 "(`chunksize=`), or stream them"
             )
     if isinstance(exc, RecursionError):
-        return "a function calls itself without end; the repeated lines above show which"
+        return _RECURSION_HINT
     return None
 
 
