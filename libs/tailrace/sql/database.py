@@ -110,10 +110,8 @@ class Database:
         try:
             self._connection.register(internal, source)
             if items:
-                self._connection.execute(
-                    f"CREATE OR REPLACE TEMP VIEW {quote_identifier(name)} AS "
-                    f"SELECT {', '.join(items)} FROM {quote_identifier(internal)}"
-                )
+                select = f"SELECT {', '.join(items)} FROM {quote_identifier(internal)}"  # noqa: S608 (quoted)
+                self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote_identifier(name)} AS {select}")
                 described = self._connection.execute(f"DESCRIBE {quote_identifier(name)}").fetchall()
             else:
                 described = []
@@ -171,7 +169,7 @@ class Database:
             for name in [quote_identifier(c.physical)]
         )
         columns = tuple(Column(c.name, c.physical, changed.get(c.physical, c.type), c.hidden) for c in relation.columns)
-        return Relation(f"SELECT {items} FROM ({relation.sql})", columns)
+        return Relation(f"SELECT {items} FROM ({relation.sql})", columns)  # noqa: S608 (translated)
 
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
         """All rows of the SELECT `sql`, in its order; columns are named as PostgreSQL names them, twice if it does.
@@ -218,7 +216,8 @@ class Database:
 
     def _reader(self, relation: Relation, rows_max: int) -> pa.RecordBatchReader:
         try:
-            return self._connection.sql(relation.sql).to_arrow_reader(rows_max)
+            reader: pa.RecordBatchReader = self._connection.sql(relation.sql).to_arrow_reader(rows_max)
+            return reader
         except duckdb.Error as error:
             raise SqlError(_message(error)) from error
 

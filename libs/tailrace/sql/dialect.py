@@ -7,14 +7,14 @@ PostgreSQL gives to the output column and brings rewrites of its own. Here only 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlglot
 from sqlglot import exp
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import SqlglotError
 from sqlglot.parsers.postgres import PostgresParser
-from sqlglot.tokens import TokenType
+from sqlglot.tokenizer_core import TokenType
 
 from tailrace.sql.errors import SqlError
 
@@ -29,18 +29,21 @@ _GRAMMATICAL = ("CAST", "EXTRACT", "SUBSTRING", "TRIM", "POSITION", "OVERLAY")
 class TailracePostgres(Postgres):
     """PostgreSQL without sqlglot's opinions on functions and JSON paths."""
 
+    INDEX_OFFSET = 0  # sqlglot would count from 0; we pass on what is written
+
     def to_json_path(self, path: exp.Expr | None) -> exp.Expr | None:
         return path
 
     class Parser(PostgresParser):
-        JSON_OPERATORS = {  # noqa: RUF012
+        JSON_OPERATORS: ClassVar[dict[Any, Any]] = {
             **PostgresParser.JSON_OPERATORS,
             TokenType.ARROW: lambda self, this, path: self.expression(exp.JSONExtract(this=this, expression=path)),
             TokenType.DARROW: lambda self, this, path: self.expression(
                 exp.JSONExtractScalar(this=this, expression=path)
             ),
         }
-        FUNCTIONS: dict[str, Any] = {}  # noqa: RUF012 (sqlglot declares it so)
+        LAMBDAS: ClassVar[dict[Any, Any]] = {}  # `f(j -> 'a')` is JSON, not a lambda
+        FUNCTIONS: ClassVar[dict[str, Any]] = {}
         FUNCTION_PARSERS = {  # noqa: RUF012
             name: parser for name, parser in PostgresParser.FUNCTION_PARSERS.items() if name in _GRAMMATICAL
         }

@@ -94,7 +94,7 @@ class ExpressionTranslator:
             exp.JSONExtractScalar: lambda node, scope: self._json(node, scope, text=True, path=False),
             exp.JSONBExtract: lambda node, scope: self._json(node, scope, text=False, path=True),
             exp.JSONBExtractScalar: lambda node, scope: self._json(node, scope, text=True, path=True),
-            exp.JSONBContains: self._json_key,
+            exp.JSONBContainsTopKey: self._json_key,
             exp.ArrayContainsAll: lambda node, scope: self._contains(*self._pair(node, scope)),
             exp.ArrayContainedBy: lambda node, scope: self._contains(*reversed(self._pair(node, scope))),
             exp.ArrayOverlaps: lambda node, scope: self.prober.build(
@@ -132,7 +132,10 @@ class ExpressionTranslator:
                 f"{text if len(text) < 80 else text[:77] + '...'}: {type(node).__name__} is not supported",
                 line=line_of(node),
             )
-        return handler(node, scope)
+        value = handler(node, scope)
+        if node.args.get("negate"):
+            value = self.prober.build("(NOT {})", value, type="BOOLEAN")
+        return value
 
     def _build(self, template: str, node: exp.Expr, scope: Scope, type: str | None = None) -> Value:
         return self.prober.build(template, self.translate(node, scope), type=type)
@@ -157,16 +160,17 @@ class ExpressionTranslator:
     def _compared(self, sign: str) -> Callable[[exp.Expr, Scope], Value]:
         def translate(node: exp.Expr, scope: Scope) -> Value:
             right = node.expression
-            if isinstance(right, exp.Any | exp.All):
+            if isinstance(right, exp.Any | exp.All) or _is_call(right, "all", "any", "some"):
                 return self._quantified(sign, node, right, scope)
             return comparison(self.prober, sign, *self._pair(node, scope))
 
         return translate
 
     def _quantified(self, sign: str, node: exp.Expr, right: exp.Expr, scope: Scope) -> Value:
-        word = "ANY" if isinstance(right, exp.Any) else "ALL"
+        word = "ALL" if isinstance(right, exp.All) or _is_call(right, "all") else "ANY"
         left = self.translate(node.this, scope)
-        inner = right.this.unnest() if isinstance(right.this, exp.Paren) else right.this
+        inner = right.expressions[0] if isinstance(right, exp.Anonymous) else right.this
+        inner = inner.unnest() if isinstance(inner, exp.Paren) else inner
         while isinstance(inner, exp.Subquery) and not inner.args.get("joins"):
             inner = inner.this
         if isinstance(inner, exp.Select | exp.SetOperation):
@@ -198,7 +202,14 @@ class ExpressionTranslator:
         if node.args.get("is_string"):
             return self._text(text)
         if "e" in text.lower():
-            text = format(Decimal(text), "f")
+            number = format(Decimal(text), "f")
+            scale = len(number.partition(".")[2])
+            digits = max(len(number.replace(".", "").lstrip("0")), scale + 1)
+            if digits > 38:
+                return Value(self.prober, f"CAST({text} AS DOUBLE)", None, "DOUBLE")
+            return Value(
+                self.prober, f"CAST({number} AS DECIMAL({digits},{scale}))", None, f"DECIMAL({digits},{scale})"
+            )
         whole, _, fraction = text.partition(".")
         if fraction or len(whole) >= 19:
             digits = len(whole.lstrip("0")) + len(fraction)
@@ -292,7 +303,8 @@ class ExpressionTranslator:
         if not isinstance(escape, exp.Literal) or len(str(escape.this)) > 1:
             raise SqlError("ESCAPE takes one character", line=line_of(node))
         words: dict[type[exp.Expr], str] = {exp.Like: "LIKE", exp.ILike: "ILIKE", exp.SimilarTo: "SIMILAR TO"}
-        return self._like(node.this, scope, words[type(node.this)], str(escape.this))
+        value = self._like(node.this, scope, words[type(node.this)], str(escape.this))
+        return self.prober.build("(NOT {})", value, type="BOOLEAN") if node.this.args.get("negate") else value
 
     def _regex(self, node: exp.Expr, scope: Scope, flags: str) -> Value:
         value = to_text(self.prober, self.translate(node.this, scope))
@@ -351,10 +363,7 @@ class ExpressionTranslator:
             first = texts[0] if bounds[0] is not None else Value(self.prober, "1", None)
             last = texts[1] if bounds[1] is not None else self.prober.build("len({})", array)
             return self.prober.build("list_slice({}, {}, {})", array, first, last, type=array.type)
-        offset = node.args.get("offset")
         position = self.translate(index, scope)
-        if offset == 0:  # sqlglot has taken one away
-            position = self.prober.build("({} + 1)", position)
         if array.type == "JSON":
             return json_get(self.prober, array, position, text=False)
         return self.prober.build("{}[{}]", array, position)
@@ -459,6 +468,8 @@ class ExpressionTranslator:
                     )
             inner = inner.this
         suffix = filter_sql + (self._over(window, scope) if window is not None else "")
+        if _is_call(inner, "array") and len(inner.expressions) == 1 and isinstance(inner.expressions[0], exp.Query):
+            return self._array(inner, scope)
         arguments, distinct, order, star = self._arguments(inner, scope)
         if order_within is not None:
             order = self._order_list(order_within, scope)
@@ -529,6 +540,10 @@ class ExpressionTranslator:
             exclude = spec.args.get("exclude")
             parts.append(f"{spec.args.get('kind')} {frame}" + (f" EXCLUDE {exclude}" if exclude else ""))
         return " ".join(parts)
+
+
+def _is_call(node: exp.Expr, *names: str) -> bool:
+    return isinstance(node, exp.Anonymous) and str(node.this).lower() in names
 
 
 def direction(item: exp.Expr) -> str:

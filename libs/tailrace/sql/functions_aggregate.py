@@ -129,11 +129,23 @@ def _percentile(name: str) -> Handler:
 
 
 def _mode(call: Call) -> Value:
+    """The most frequent value; of equally frequent ones the first in the order given."""
     if call.args or len(call.order) != 1 or not call.within:
         raise call.fail("mode needs WITHIN GROUP (ORDER BY …)")
     [(value, _)] = call.order
-    call.order = []
-    return call.aggregate("mode", value, type=value.type)
+    return call.build("list_mode({})", call.aggregate("list", value), type=value.type)
+
+
+def _regression(name: str) -> Handler:
+    """A function of pairs, NULL where DuckDB says not-a-number."""
+
+    def handle(call: Call) -> Value:
+        if len(call.args) != 2:
+            raise call.wrong_arguments()
+        result = call.aggregate(name, *call.args, type="DOUBLE", ordered=False)
+        return call.build("CASE WHEN NOT isnan({}) THEN {} END", result, result, type="DOUBLE")
+
+    return handle
 
 
 def _window(type: str | None, count: int = 0, count_max: int | None = None) -> Handler:
@@ -186,7 +198,7 @@ FUNCTIONS: dict[str, Handler] = {
     "percentile_disc": _percentile("quantile_disc"),
     "mode": _mode,
     **{
-        name: _typed(name, "DOUBLE", 2)
+        name: _regression(name)
         for name in [
             "corr",
             "covar_pop",

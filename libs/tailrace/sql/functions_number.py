@@ -126,6 +126,16 @@ def _united(name: str, *, first_only: bool = False) -> Handler:
     return handle
 
 
+def _of_integers(name: str) -> Handler:
+    def handle(call: Call) -> Value:
+        if len(call.args) != 2:
+            raise call.wrong_arguments()
+        target = "BIGINT" if "BIGINT" in [value.type for value in call.args] else "INTEGER"
+        return call.build(f"CAST({name}({{}}, {{}}) AS {target})", *call.args, type=target)
+
+    return handle
+
+
 def _width_bucket(call: Call) -> Value:
     if len(call.args) != 4:
         raise call.wrong_arguments()
@@ -191,8 +201,8 @@ FUNCTIONS: dict[str, Handler] = {
     "pow": _power,
     "mod": _mod,
     "div": _div,
-    "gcd": fixed("gcd({}, {})", same=True),
-    "lcm": fixed("lcm({}, {})", same=True),
+    "gcd": _of_integers("gcd"),
+    "lcm": _of_integers("lcm"),
     "factorial": fixed("CAST(factorial(CAST({} AS INTEGER)) AS DECIMAL(38,0))", type="DECIMAL(38,0)"),
     "pi": fixed("pi()", type="DOUBLE"),
     "random": fixed("random()", type="DOUBLE"),

@@ -53,7 +53,9 @@ def _format(call: Call) -> Value:
         part = call.build(template, text, type="VARCHAR")
         if width:
             pad = "rpad" if left else "lpad"
-            part = call.build(f"{pad}({{}}, greatest(length({{}}), {width}), ' ')", part, part, type="VARCHAR")
+            part = call.build(
+                f"{pad}({{}}, CAST(greatest(length({{}}), {width}) AS INTEGER), ' ')", part, part, type="VARCHAR"
+            )
         parts.append(part)
     if at < len(pattern):
         parts.append(Value(call.prober, quote_text(pattern[at:]), None, "VARCHAR"))
@@ -205,8 +207,8 @@ FUNCTIONS: dict[str, Handler] = {
     "trim": fixed("trim({}, ' ')", "trim({}, {})", type="VARCHAR"),
     "ltrim": fixed("ltrim({}, ' ')", "ltrim({}, {})", type="VARCHAR"),
     "rtrim": fixed("rtrim({}, ' ')", "rtrim({}, {})", type="VARCHAR"),
-    "lpad": fixed("lpad({}, {}, ' ')", "lpad({}, {}, {})", type="VARCHAR"),
-    "rpad": fixed("rpad({}, {}, ' ')", "rpad({}, {}, {})", type="VARCHAR"),
+    "lpad": fixed("lpad({}, CAST({} AS INTEGER), ' ')", "lpad({}, CAST({} AS INTEGER), {})", type="VARCHAR"),
+    "rpad": fixed("rpad({}, CAST({} AS INTEGER), ' ')", "rpad({}, CAST({} AS INTEGER), {})", type="VARCHAR"),
     "left": fixed("left({}, {})", type="VARCHAR"),
     "right": fixed("right({}, {})", type="VARCHAR"),
     "repeat": fixed("repeat({}, {})", type="VARCHAR"),

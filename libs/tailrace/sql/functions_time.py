@@ -213,8 +213,30 @@ def _moment_to_char(call: Call, value: Value, pattern: str) -> Value:
 def _folded(pattern: str) -> str:
     """`pattern` with `yyyy-mm-dd` written as `YYYY-MM-DD`: only names of months and days tell case apart."""
     numbers = sorted(
-        ["hh24", "hh12", "hh", "mi", "sssss", "ss", "ms", "us", "iyyy", "iw", "id", "y,yyy", "yyyy", "yyy", "yy"]
-        + ["ddd", "dd", "ww", "cc", "mm", "fm", "q"],
+        [
+            "hh24",
+            "hh12",
+            "hh",
+            "mi",
+            "sssss",
+            "ss",
+            "ms",
+            "us",
+            "iyyy",
+            "iw",
+            "id",
+            "y,yyy",
+            "yyyy",
+            "yyy",
+            "yy",
+            "ddd",
+            "dd",
+            "ww",
+            "cc",
+            "mm",
+            "fm",
+            "q",
+        ],
         key=len,
         reverse=True,
     )

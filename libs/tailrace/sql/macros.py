@@ -18,6 +18,7 @@ MACROS = (
         CAST(pg_quotient(r * 100000000 - (r * 100000000) % b, b) AS DECIMAL(10, 0)) * 0.00000001
         + CAST(pg_quotient(((r * 100000000) % b) * 100000000, b) AS DECIMAL(10, 0)) * 0.0000000000000001""",
     """CREATE MACRO pg_divide(a, b) AS CASE
+        WHEN a IS NULL OR b IS NULL THEN NULL
         WHEN b = 0 THEN CAST(error('division by zero') AS DECIMAL(38, 16))
         ELSE CAST(CAST(pg_quotient(a - a % b, b) AS DECIMAL(22, 0)) + pg_divide_rest(a % b, b) AS DECIMAL(38, 16)) END""",
     # PostgreSQL turns a double into a numeric by way of its first 15 digits.

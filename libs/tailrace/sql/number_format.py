@@ -37,7 +37,9 @@ def number_to_char(call: Call, value: Value, pattern: str) -> Value:
         front = call.build("CASE WHEN {} = '0' THEN '' ELSE {} END", front, front, type="VARCHAR")
     overflow = call.build(f"(length({{}}) > {digits})", front, type="BOOLEAN")
     if zeros:
-        front = call.build(f"lpad({{}}, greatest({zeros}, length({{}})), '0')", front, front, type="VARCHAR")
+        front = call.build(
+            f"lpad({{}}, CAST(greatest({zeros}, length({{}})) AS INTEGER), '0')", front, front, type="VARCHAR"
+        )
     if "," in whole:
         front = call.build("pg_group_digits({})", front, type="VARCHAR")
     back = call.build("('.' || split_part({}, '.', 2))", text, type="VARCHAR") if places else None
@@ -45,7 +47,10 @@ def number_to_char(call: Call, value: Value, pattern: str) -> Value:
         kept = fraction.rfind("0") + 1
         digits_behind = call.build("rtrim(split_part({}, '.', 2), '0')", text, type="VARCHAR")
         back = call.build(
-            f"('.' || rpad({{}}, greatest({kept}, length({{}})), '0'))", digits_behind, digits_behind, type="VARCHAR"
+            f"('.' || rpad({{}}, CAST(greatest({kept}, length({{}})) AS INTEGER), '0'))",
+            digits_behind,
+            digits_behind,
+            type="VARCHAR",
         )
     elif point and back is None:
         back = Value(call.prober, "'.'", None, "VARCHAR")
@@ -63,7 +68,9 @@ def number_to_char(call: Call, value: Value, pattern: str) -> Value:
         signed = call.build("({} || {})", sign, body, type="VARCHAR")
     width = len(whole) + (1 + places if point else 0) + (1 if dollar else 0) + 1
     if not trimmed:
-        signed = call.build(f"lpad({{}}, greatest({width}, length({{}})), ' ')", signed, signed, type="VARCHAR")
+        signed = call.build(
+            f"lpad({{}}, CAST(greatest({width}, length({{}})) AS INTEGER), ' ')", signed, signed, type="VARCHAR"
+        )
     if percent:
         signed = call.build("({} || '%')", signed, type="VARCHAR")
     hashes = "'" + ("" if trimmed else " ") + re.sub("[09]", "#", whole) + ("." + "#" * places if point else "") + "'"

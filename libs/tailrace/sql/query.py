@@ -165,7 +165,7 @@ class QueryTranslator:
             else:
                 inner = item.this if isinstance(item, exp.Alias) else item
                 value = self.expressions.translate(inner, scope)
-                if value.literal is not None or value.type == '"NULL"':
+                if value.literal is not None:
                     value = self.prober.build("CAST({} AS VARCHAR)", value, type="VARCHAR")
                 items.append((output_name(item), value))
         return items
@@ -204,32 +204,30 @@ class QueryTranslator:
         if group.args.get("all"):
             raise SqlError("GROUP BY ALL is not supported", line=line_of(group), hint="Name the columns")
         parts = [self._group_item(item, scope, items) for item in group.expressions]
-        for key, word in (("rollup", "ROLLUP"), ("cube", "CUBE"), ("grouping_sets", "GROUPING SETS")):
-            for clause in group.args.get(key) or []:
-                sets = [self._grouping_set(item, scope, items) for item in clause.expressions]
-                parts.append(f"{word} ({', '.join(sets)})")
         return f" GROUP BY {', '.join(parts)}"
 
     def _grouping_set(self, node: exp.Expr, scope: Scope, items: list[tuple[str, Value]]) -> str:
         if isinstance(node, exp.Tuple):
             return f"({', '.join(self._group_item(item, scope, items) for item in node.expressions)})"
-        if isinstance(node, exp.Rollup | exp.Cube):
-            inner = ", ".join(self._grouping_set(s, scope, items) for s in node.expressions)
-            return f"{'ROLLUP' if isinstance(node, exp.Rollup) else 'CUBE'} ({inner})"
         return self._group_item(node, scope, items)
 
     def _group_item(self, node: exp.Expr, scope: Scope, items: list[tuple[str, Value]]) -> str:
         """An ordinal, a column of the input, else the name of an output column, else an expression."""
+        if isinstance(node, exp.Rollup | exp.Cube | exp.GroupingSets):
+            word = {exp.Rollup: "ROLLUP", exp.Cube: "CUBE"}.get(type(node), "GROUPING SETS")
+            return f"{word} ({', '.join(self._grouping_set(item, scope, items) for item in node.expressions)})"
+        if isinstance(node, exp.Tuple):
+            return ", ".join(self._group_item(item, scope, items) for item in node.expressions)
         if isinstance(node, exp.Literal) and not node.is_string:
-            return items[self._ordinal(node, "GROUP BY", len(items))][1].sql
+            return str(self._ordinal(node, "GROUP BY", len(items)) + 1)
         if isinstance(node, exp.Column) and not node.args.get("table"):
             try:
                 return self.expressions.translate(node, scope).sql
             except SqlError:
-                found = [value for name, value in items if name == fold(node.this)]
+                found = [number for number, (name, _) in enumerate(items) if name == fold(node.this)]
                 if not found:
                     raise
-                return found[0].sql
+                return str(found[0] + 1)
         return self.expressions.translate(node.unnest(), scope).sql
 
     def _ordinal(self, node: exp.Expr, word: str, count: int) -> int:
@@ -252,7 +250,8 @@ class QueryTranslator:
             if isinstance(key, exp.Literal) and not key.is_string:
                 texts.append(items[self._ordinal(key, "SELECT DISTINCT ON", len(items))][1].sql)
             else:
-                texts.append(self._group_item(key, scope, items))
+                text = self._group_item(key, scope, items)
+                texts.append(items[int(text) - 1][1].sql if text.isdigit() else text)
         return f"DISTINCT ON ({', '.join(texts)}) "
 
     def _order(self, order: exp.Expr | None, scope: Scope, items: list[tuple[str, Value]]) -> str:
@@ -362,6 +361,7 @@ class QueryTranslator:
         names = [fold(column) for column in (alias_node.args.get("columns") if alias_node is not None else None) or []]
         line = line_of(node)
         lateral = ""
+        is_call = isinstance(node, exp.Unnest) or not isinstance(node.this, exp.Identifier | exp.Query | exp.Subquery)
         match node:
             case exp.Table() if isinstance(node.this, exp.Identifier):
                 for argument in ("sample", "pivots", "version", "when", "hints"):
@@ -405,7 +405,7 @@ class QueryTranslator:
         else:
             columns = ""
         hidden = tuple(replace(c, hidden=old.hidden) for c, old in zip(renamed.columns, relation.columns, strict=True))
-        scope.add(Source(alias, hidden), line)
+        scope.add(Source(alias, hidden, scalar=is_call and len(hidden) == 1), line)
         return f"{lateral}{text} AS {quote_identifier(alias)}{columns}"
 
     def _table(self, node: exp.Table, scope: Scope) -> Relation:
@@ -437,7 +437,7 @@ class QueryTranslator:
         value = self.expressions.translate(call, inner)
         column = names[0] if names else (alias or name)
         if name.endswith(("array_elements", "array_elements_text")):
-            column = names[0] if names else (alias or "value")
+            column = names[0] if names else "value"
         sql = f"SELECT {value.sql} AS {quote_identifier(column)}"
         return Relation(sql, (Column(column, column, value.type),)), alias or name, "LATERAL "
 
@@ -448,7 +448,7 @@ class QueryTranslator:
         arrow, kind = ("->>", "VARCHAR") if name.endswith("_text") else ("->", "JSON")
         json = f"CAST({document.sql} AS JSON)"
         get = f"""{json} {arrow} ('$."' || replace(replace("key", '\\', '\\\\'), '"', '\\"') || '"')"""
-        sql = f'SELECT "key", {get} AS "value" FROM (SELECT unnest(json_keys({json})) AS "key")'
+        sql = f'SELECT "key", {get} AS "value" FROM (SELECT unnest(json_keys({json})) AS "key")'  # noqa: S608 (translated)
         return Relation(sql, (Column("key", "key", "VARCHAR"), Column("value", "value", kind)))
 
     # VALUES, set operations, parentheses
@@ -475,7 +475,7 @@ class QueryTranslator:
             f"CAST({quote_identifier(c.physical)} AS {c.type}) AS {quote_identifier(c.physical)}" for c in columns
         )
         named = ", ".join(quote_identifier(column.physical) for column in columns)
-        sql = f"{self._ctes(node, scope)}SELECT {casts} FROM (VALUES {texts}) AS v({named})"
+        sql = f"{self._ctes(node, scope)}SELECT {casts} FROM (VALUES {texts}) AS v({named})"  # noqa: S608 (translated)
         relation = Relation(sql, tuple(columns))
         return Relation(sql + self._tail(node, scope, relation), relation.columns)
 
@@ -522,7 +522,7 @@ class QueryTranslator:
         inner = self.query(node.this, scope)
         if not _has_tail(node):
             return inner
-        relation = Relation(f"SELECT * FROM ({inner.sql})", inner.columns)
+        relation = Relation(f"SELECT * FROM ({inner.sql})", inner.columns)  # noqa: S608 (translated)
         return Relation(relation.sql + self._tail(node, scope, relation), relation.columns)
 
     def _tail(self, node: exp.Expr, scope: Scope, relation: Relation) -> str:

@@ -37,6 +37,8 @@ class Source:
 
     alias: str
     columns: tuple[Column, ...]
+    scalar: bool = False
+    """Made by a function of one column."""
 
     def find(self, name: str) -> list[Column]:
         """Columns called `name`; where none is, those that differ by case only."""
@@ -75,7 +77,7 @@ class Scope:
         """
         scope: Scope | None = self
         while scope is not None:
-            if found := scope._find(table, name, line):
+            if found := scope._find(table, name, line) or scope._scalar(table, name):
                 return found
             scope = scope.parent
         if table is not None and not self._knows(table):
@@ -100,6 +102,14 @@ class Scope:
             return None
         source, column = found[0]
         return f"{quote_identifier(source.alias)}.{quote_identifier(column.physical)}", column.type
+
+    def _scalar(self, table: str | None, name: str) -> tuple[str, str] | None:
+        """The alias of a function in FROM stands for its one column."""
+        for source in self.sources:
+            if table is None and source.scalar and source.alias == name:
+                column = source.columns[0]
+                return f"{quote_identifier(source.alias)}.{quote_identifier(column.physical)}", column.type
+        return None
 
     def _knows(self, table: str) -> bool:
         return any(s.alias == table for s in self.sources) or (self.parent is not None and self.parent._knows(table))
