@@ -15,9 +15,10 @@ import orjson
 from aiohttp import web
 
 from tailrace.api import LocalApi
+from tailrace.cli.apps import usable_app
 from tailrace.errors import FatalError, RejectedError
 from tailrace.gateway import Gateway, GatewaySettings, WebhookRoute
-from tailrace.graph import App, load_app
+from tailrace.graph import App
 from tailrace.log import Log, open_log
 from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, copy_files, deploy
 from tailrace.runtime import Runtime
@@ -62,16 +63,28 @@ class HouseSettings:
         """The log's URL."""
         return self.log_url or f"sqlite:///{self.data_dir.resolve() / 'tailrace.db'}"
 
+    @property
+    def shown_url(self) -> str:
+        """The log's URL without its settings, which may hold a password."""
+        return self.url.partition("?")[0]
+
 
 class House:
-    """Starts and stops the services of one machine."""
+    """Starts and stops the services of one machine.
 
-    def __init__(self, settings: HouseSettings, runtime: Runtime) -> None:
+    Args:
+        listener: called with each run and line of output, from the first on; it must not wait.
+    """
+
+    def __init__(
+        self, settings: HouseSettings, runtime: Runtime, listener: Callable[[Entry], None] | None = None
+    ) -> None:
         self.settings = settings
         self.apps: list[App] = []
         self.port = settings.port
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._runtime = runtime
+        self._listener = listener
         self._exits = contextlib.AsyncExitStack()
         self._host: Host | None = None
         self._gateway: Gateway | None = None
@@ -85,11 +98,6 @@ class House:
     def deployments(self) -> list[Deployment]:
         """The deployed apps."""
         return list(self._host.deployments.values()) if self._host else []
-
-    def listen(self, listener: Callable[[Entry], None]) -> None:
-        """Call `listener` with each run and line of output."""
-        assert self._host is not None
-        self._host.journal.listen(listener)
 
     async def start(self) -> None:
         """Open the log, deploy the apps, and take webhooks. What has been started is stopped again on an error."""
@@ -115,27 +123,33 @@ class House:
             respond=gateway.respond,
             failed=self._failed,
         )
+        if self._listener is not None:
+            host.journal.listen(self._listener)
         await host.start()
         self._exits.push_async_callback(host.stop)
         await self.load()
         await self._serve(gateway, host)
 
     async def load(self) -> None:
-        """Read the apps' folders again, and deploy what is there now."""
+        """Read the apps' folders again, and deploy what is there now.
+
+        Raises:
+            NoGraphError, SameSlugError, DoubleWebhookError: rejected; what was deployed before goes on.
+        """
         assert self._host is not None and self._gateway is not None
-        apps = [await asyncio.to_thread(load_app, folder) for folder in self.settings.apps]
+        apps = [await asyncio.to_thread(usable_app, folder) for folder in self.settings.apps]
         _different(apps)
         deployments = []
         for app in apps:
             folder = await asyncio.to_thread(copy_files, app, self.settings.data_dir.resolve() / "apps")
             deployments.append(deploy(app, folder, self.settings.runner))
-        await self._host.deploy(deployments)
         routes: dict[str, WebhookRoute] = {}
         for deployment in deployments:
             for name, (node, table) in deployment.webhooks.items():
                 if name in routes:
                     raise DoubleWebhookError(name)
                 routes[name] = WebhookRoute(webhook=name, topic=table.topic, respond=node.respond)
+        await self._host.deploy(deployments)
         self._gateway.set_routes(routes)
         self.apps = apps
 
@@ -149,7 +163,9 @@ class House:
         app = web.Application(client_max_size=settings.gateway.body_bytes_max + 1024)
         gateway.add_to(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-        view = HostView(host, "", {"log": settings.url, "data": str(settings.data_dir.resolve()), "pid": os.getpid()})
+        view = HostView(
+            host, "", {"log": settings.shown_url, "data": str(settings.data_dir.resolve()), "pid": os.getpid()}
+        )
         LocalApi(view, token=token).add_to(app)
         await runner.setup()
         self._exits.push_async_callback(runner.cleanup)

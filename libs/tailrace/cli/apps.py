@@ -1,0 +1,40 @@
+"""The apps that a command is given: folders with a `graph.yml`, or graph files of another name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tailrace.errors import RejectedError
+from tailrace.graph import App, GraphError, load_app
+
+__all__ = ["NoGraphError", "read_app", "usable_app"]
+
+
+class NoGraphError(RejectedError):
+    """What was named holds no graph that could run, not even in part."""
+
+    def __init__(self, folder: Path, errors: tuple[GraphError, ...]) -> None:
+        self.folder, self.errors = folder, errors
+        first = next((error for error in errors if error.severity == "error"), None)
+        why = f": {first.file}:{first.line}: {first.message}" if first else ""
+        self.hint = (first.hint if first else "") or f"`tailrace check {folder}` tells all that is wrong"
+        super().__init__(f"{folder} holds no graph that can run{why}")
+
+
+def read_app(place: Path) -> App:
+    """The app in a folder, or of a graph file; what is wrong with it is in its `errors`."""
+    if place.is_file():
+        return load_app(place.resolve().parent, place.name)
+    return load_app(place)
+
+
+def usable_app(place: Path) -> App:
+    """The app, if at least a part of it can run.
+
+    Raises:
+        NoGraphError: rejected; there is nothing to run.
+    """
+    app = read_app(place)
+    if not app.ok and not app.nodes and not app.stores:
+        raise NoGraphError(place, app.errors)
+    return app

@@ -1,0 +1,22 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["App", "Data", "Json"]
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        envvar="TAILRACE_DATA",
+        metavar="DIR",
+        help="Data folder of the running `up`; else the nearest .tailrace from here upward.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+App = Annotated[str | None, typer.Option("--app", metavar="SLUG", help="The app, where several are up.")]

@@ -1,0 +1,178 @@
+"""`trigger`, `runs`, `logs`, `webhooks`, `status`: what a running `up` does and did."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tailrace.cli.errors import EXIT_FAILED, EXIT_OK, UsageError
+from tailrace.cli.options import App, Data, Json
+from tailrace.cli.output import clock_time, duration, moment, print_json, print_table, say
+
+__all__ = ["logs", "runs", "status", "trigger", "webhooks"]
+
+
+def trigger(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Its id, title or file.")],
+    app: App = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until a run of it ends; 1 if that failed.")] = False,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Run a node now, whatever its trigger.
+
+    \b
+    tailrace trigger import_orders
+    tailrace trigger report.sql --app shop --wait
+    """
+    from tailrace.cli.client import Client
+
+    client = Client(data)
+    if wait:
+        from tailrace.cli.feed import entry_printer
+        from tailrace.cli.follow import triggered_run
+
+        run = triggered_run(client, node, app)
+        if as_json:
+            print_json(run)
+        else:
+            entry_printer(as_json=False)([run])
+        raise typer.Exit(EXIT_OK if run["kind"] == "ok" else EXIT_FAILED)
+    answer = client.post("trigger", {"node": node, "app": app})
+    if as_json:
+        print_json(answer)
+    else:
+        say(f"asked for a run of {node}")
+
+
+def runs(
+    node: Annotated[str | None, typer.Option("--node", help="Only runs of this node: its id or title.")] = None,
+    status: Annotated[
+        str | None, typer.Option("--status", metavar="STATUS", help="Only ok, failed, timed_out or died.")
+    ] = None,
+    last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many, the newest.")] = 20,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """The newest runs, oldest first.
+
+    \b
+    tailrace runs --node normalise --last 5
+    tailrace runs --status failed --json | jq '.[].error'
+    """
+    from tailrace.cli.client import Client
+
+    if status is not None and status not in ("ok", "failed", "timed_out", "died"):
+        raise UsageError(f"there is no status {status!r}", "choose ok, failed, timed_out or died")
+    found = Client(data).get("runs", node=node, status=status, last=last)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        say("no runs yet")
+        return
+    rows = [
+        (
+            moment(run["started_ms"]),
+            run["title"],
+            run["kind"],
+            ", ".join(run["reasons"]),
+            f"{run['rows_in']:,}",
+            f"{run['rows_out']:,}",
+            duration(run["duration_ms"]),
+            run["error"] or "",
+        )
+        for run in found
+    ]
+    print_table(
+        ("started", "node", "status", "why", "rows in", "rows out", "took", "error"),
+        rows,
+        right=("rows in", "rows out", "took"),
+    )
+
+
+def logs(
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as lines and runs come.")] = False,
+    node: Annotated[str | None, typer.Option("--node", help="Only this node: its id or title.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="Only this run.")] = None,
+    last: Annotated[int, typer.Option("--last", "-n", min=0, help="How many lines, the newest.")] = 100,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """What nodes printed; with -f also each run as it ends. Ctrl-C stops it.
+
+    \b
+    tailrace logs --node normalise
+    tailrace logs -f --json
+    """
+    from tailrace.cli.client import Client
+    from tailrace.cli.feed import entry_printer
+
+    client = Client(data)
+    if follow:
+        show = entry_printer(as_json=as_json)
+        for entry in client.lines("logs", node=node, run=run, last=last, follow="1"):
+            show([entry])
+        return
+    found = client.get("logs", node=node, run=run, last=last)
+    if as_json:
+        print_json(found)
+    else:
+        width = max((len(entry["title"]) for entry in found), default=12)
+        entry_printer(as_json=False, title_width=width)(found)
+
+
+def webhooks(app: App = None, data: Data = None, as_json: Json = False) -> None:
+    """Each webhook with the URL that takes its posts.
+
+    \b
+    tailrace webhooks
+    curl -d '{"hello": 1}' "$(tailrace webhooks --json | jq -r '.[0].url')"
+    """
+    from tailrace.cli.client import Client
+
+    found = [
+        {"app": each["app"], **webhook}
+        for each in Client(data).get("status")["apps"]
+        if app in (None, each["app"])
+        for webhook in each["webhooks"]
+    ]
+    if as_json:
+        print_json(found)
+    elif found:
+        print_table(("app", "webhook", "table", "url"), [tuple(each.values()) for each in found])
+    else:
+        say("no webhooks; a graph has one for each `- webhook: TABLE` under `functions:`")
+
+
+def status(data: Data = None, as_json: Json = False) -> None:
+    """Apps, nodes with their last run, and what is wrong.
+
+    \b
+    tailrace status
+    tailrace status --json | jq '.apps[].problems'
+    """
+    from tailrace.cli.client import Client
+
+    client = Client(data)
+    found = client.get("status")
+    newest: dict[tuple[str, str], Any] = {(run["graph"], run["node"]): run for run in client.get("runs", last=2000)}
+    if as_json:
+        for app in found["apps"]:
+            for node in app["nodes"]:
+                node["last_run"] = newest.get((app["app"], node["node"]))
+        print_json(found)
+        return
+    print(f"url   {found['url']}\nlog   {found['log']}\ndata  {found['data']}\npid   {found['pid']}", flush=True)
+    for app in found["apps"]:
+        print(f"\n{app['title']} ({app['app']})", flush=True)
+        rows = []
+        for node in app["nodes"]:
+            run = newest.get((app["app"], node["node"]))
+            last = f"{run['kind']} at {clock_time(run['started_ms'])}, {duration(run['duration_ms'])}" if run else None
+            rows.append((node["node"], node["title"], node["kind"], node["trigger"], last))
+        print_table(("id", "node", "kind", "trigger", "last run"), rows)
+        for problem in app["problems"]:
+            style = "red" if problem["severity"] == "error" else "yellow"
+            say(f"{problem['file']}:{problem['line']}: {problem['severity']}: {problem['message']}", style=style)

@@ -1,0 +1,284 @@
+"""`tables`, `table ...` and `sql`: what is in the Tables of a running `up`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import orjson
+import typer
+
+from tailrace.cli.errors import AnswerError, ExistsError, FileWriteError, UsageError
+from tailrace.cli.options import App, Data, Json
+from tailrace.cli.output import count, moment, print_json, print_table, say, short
+
+__all__ = ["sql", "table", "tables"]
+
+CELL_CHARACTERS_MAX = 80
+"""Longest value in a printed table; --json prints all of it."""
+
+FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "ndjson", ".ndjson": "ndjson", ".parquet": "parquet"}
+
+Name = Annotated[str, typer.Argument(metavar="TABLE", help="Its name in graph.yml.")]
+Version = Annotated[str | None, typer.Option("--version", help="A table version by name; else the active one.")]
+
+table = typer.Typer(
+    no_args_is_help=True,
+    help="""One Table: rows, table versions, export, dead letters.
+
+    \b
+    tailrace table head orders
+    tailrace table versions orders
+    tailrace table export orders -o orders.csv
+    tailrace table dead-letters orders
+    """,
+)
+
+
+def tables(app: App = None, data: Data = None, as_json: Json = False) -> None:
+    """All Tables with their active table version, rows and fields.
+
+    \b
+    tailrace tables
+    tailrace tables --json | jq '.[] | {table, rows}'
+    """
+    from tailrace.cli.client import Client
+
+    found = Client(data).get("tables", app=app)
+    if as_json:
+        print_json(found)
+    elif not found:
+        say("no tables; a graph lists them under `stores:`")
+    else:
+        rows = [
+            (
+                each["app"],
+                each["table"],
+                f"{each['rows']:,}" if each["rows"] is not None else "?",
+                each["version"],
+                short(", ".join(f"{name} {kind}" for name, kind in each["fields"].items()), CELL_CHARACTERS_MAX),
+            )
+            for each in found
+        ]
+        print_table(("app", "table", "rows", "version", "fields"), rows, right=("rows",))
+
+
+@table.command()
+def head(
+    name: Name,
+    last: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 10,
+    version: Version = None,
+    app: App = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """The first rows of a Table.
+
+    \b
+    tailrace table head orders -n 3
+    tailrace table head orders --json | jq '.[0]'
+    """
+    from tailrace.cli.client import Client
+
+    rows = _rows(Client(data), name, limit=last, version=version, app=app)
+    _print_rows(rows, as_json=as_json)
+
+
+@table.command("dead-letters")
+def dead_letters(
+    name: Name,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 20,
+    tracebacks: Annotated[bool, typer.Option("--tracebacks", help="Print each traceback.")] = False,
+    app: App = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Rows of a Table that a node could not handle, with the error that each met.
+
+    \b
+    tailrace table dead-letters orders
+    tailrace table dead-letters orders --json | jq '.[].record'
+    """
+    from tailrace.cli.client import Client
+
+    client = Client(data)
+    client.get(f"tables/{quote(name, safe='')}/versions", app=app)  # says so if there is no such table
+    try:
+        rows = _rows(client, f"{name}_dead_letters", limit=limit, app=app)
+    except AnswerError:
+        rows = []
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        say(f"{name} has no dead letters")
+        return
+    shown = [(row.get("at"), row.get("node"), row.get("error"), _cell(row.get("record"))) for row in rows]
+    print_table(("at", "node", "error", "record"), shown)
+    if tracebacks:
+        for row in rows:
+            say(f"\n{row.get('traceback') or row.get('error')}")
+
+
+@table.command()
+def versions(name: Name, app: App = None, data: Data = None, as_json: Json = False) -> None:
+    """The table versions of a Table, oldest first.
+
+    \b
+    tailrace table versions totals
+    tailrace table versions totals --json | jq '.[] | select(.active)'
+    """
+    from tailrace.cli.client import Client
+
+    found = Client(data).get(f"tables/{quote(name, safe='')}/versions", app=app)
+    if as_json:
+        print_json(found)
+    elif not found:
+        say(f"{name} was never written to")
+    else:
+        rows = [
+            (
+                each["version"],
+                "active" if each["active"] else "",
+                moment(each["begun_ms"]),
+                f"{each['rows']:,}" if each["rows"] is not None else "?",
+                short(", ".join(f"{field} {kind}" for field, kind in each["fields"].items()), CELL_CHARACTERS_MAX),
+            )
+            for each in found
+        ]
+        print_table(("version", "", "begun", "rows", "fields"), rows, right=("rows",))
+
+
+@table.command()
+def export(
+    name: Name,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write; else standard output.")
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="csv, json, ndjson or parquet; else as FILE's ending says.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
+    version: Version = None,
+    app: App = None,
+    data: Data = None,
+) -> None:
+    """Write a whole Table to a file, with a progress bar, or to standard output.
+
+    \b
+    tailrace table export orders -o orders.parquet
+    tailrace table export orders --format ndjson | wc -l
+    """
+    from tailrace.cli.client import Client
+
+    chosen = format or (FORMATS.get(output.suffix.lower()) if output else "ndjson")
+    if chosen not in FORMATS.values():
+        raise UsageError(
+            f"there is no format {chosen or output!s}", "choose with --format: csv, json, ndjson or parquet"
+        )
+    if output is None and chosen == "parquet" and sys.stdout.isatty():
+        raise UsageError("Parquet is nothing for a terminal", "give a file: -o FILE")
+    if output is not None and output.exists() and not force:
+        raise ExistsError(output, "choose another name, or overwrite it with --force")
+    client = Client(data)
+    pieces = client.pieces(f"tables/{quote(name, safe='')}/rows", format=chosen, version=version, app=app)
+    if output is None:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    written_bytes = _write(pieces, output, name)
+    say(f"{output}: {count(written_bytes, 'byte')}")
+
+
+def sql(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT; - reads it from standard input.")],
+    app: App = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Ask the Tables of an app with SQL, in PostgreSQL's dialect.
+
+    \b
+    tailrace sql "select kind, count(*) from events group by 1 order by 2 desc"
+    tailrace sql - --json < report.sql
+    """
+    from tailrace.cli.client import Client
+
+    text = sys.stdin.read() if query == "-" else query
+    if not text.strip():
+        raise UsageError("the query is empty", 'for example: tailrace sql "select 1"')
+    answer = Client(data).post("sql", {"sql": text, "app": app})
+    _print_rows(answer, as_json=as_json)
+
+
+def _rows(client: Any, name: str, **query: Any) -> list[dict[str, Any]]:
+    found = orjson.loads(b"".join(client.pieces(f"tables/{quote(name, safe='')}/rows", format="json", **query)))
+    assert isinstance(found, list), "the local interface answers with an array"
+    return found
+
+
+def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+        return
+    if not rows:
+        say("no rows")
+        return
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    numbers = [
+        name
+        for name in columns
+        if all(isinstance(row.get(name), int | float | None) and not isinstance(row.get(name), bool) for row in rows)
+    ]
+    print_table(columns, [[_cell(row.get(name)) for name in columns] for row in rows], right=numbers)
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return None
+    text = orjson.dumps(value).decode() if isinstance(value, dict | list | bool) else str(value)
+    return short(" ".join(text.split()), CELL_CHARACTERS_MAX)
+
+
+def _write(pieces: Iterator[bytes], output: Path, name: str) -> int:
+    """Write the pieces beside `output`, then rename: a file of that name is whole."""
+    draft = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as file:
+            for piece in _with_progress(pieces, name):
+                file.write(piece)
+            written_bytes = file.tell()
+        draft.replace(output)
+    except OSError as error:
+        raise FileWriteError(output, error.strerror or str(error)) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return written_bytes
+
+
+def _with_progress(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The pieces, with how far it has come on standard error if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from pieces
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+
+    from tailrace.cli.output import console
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task(name, total=None)
+        for piece in pieces:
+            progress.advance(task, len(piece))
+            yield piece
