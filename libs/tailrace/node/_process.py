@@ -5,6 +5,7 @@ Linux gives all of it; elsewhere what is missing (death with the parent, adoptin
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import io
@@ -190,10 +191,9 @@ def become_worker(
     os.environ.update(environment)
     os.umask(0o077)
     os.chdir(folder)
-    try:
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
-    except OSError:  # not Linux, or it is higher already and may not be lowered
-        pass
+    for file, text in (("oom_score_adj", str(OOM_SCORE_ADJ)), ("comm", "tailrace-worker")):
+        with contextlib.suppress(OSError):  # not Linux, or the score is higher already and may not be lowered
+            Path("/proc/self", file).write_text(text)
     _reseed()
     sys.dont_write_bytecode = True
     sys.argv = [""]
