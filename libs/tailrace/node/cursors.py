@@ -7,6 +7,7 @@ time; `has_more` then says that rows are left.
 
 from __future__ import annotations
 
+import dis
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -35,6 +36,7 @@ _BATCH_ROWS = 4_000
 """Rows asked for at once: what a run leaves of a batch is read again by the next one, and this is a few hundredths of a
 second of work."""
 _FRAMES_MAX = 64
+_RERAISE = dis.opmap["RERAISE"]
 _rows_per_message: dict[str, float] = {}
 """By table, how many rows a message held of late: so a run that may hand out a hundred rows does not parse ten
 thousand. Kept over the runs of a worker."""
@@ -52,7 +54,7 @@ class Cursor:
         self.taken = 0
         self.in_hand = False
         """A record was handed out and nobody has asked for the next one."""
-        self._dropped_at: list[tuple[int, int]] | None = None
+        self._dropped_at: list[tuple[int, int, bool]] | None = None
         self._saved: Any = None
         self._saved_taken = 0
         self._committed: Any = None
@@ -140,10 +142,11 @@ class Cursor:
         if not self.in_hand:
             return
         self.session.loop.leave()
-        frames: list[tuple[int, int]] = []
+        frames: list[tuple[int, int, bool]] = []
         frame = sys._getframe(2)
         while frame is not None and len(frames) < _FRAMES_MAX:
-            frames.append((id(frame), frame.f_lasti))
+            code = frame.f_code.co_code
+            frames.append((id(frame), frame.f_lasti, code[frame.f_lasti] == _RERAISE))
             frame = frame.f_back  # type: ignore[assignment]
         self._dropped_at = frames
 
@@ -163,7 +166,9 @@ class Cursor:
             passed.setdefault(id(traceback.tb_frame), set()).add(traceback.tb_lasti)
             traceback = traceback.tb_next
         # The innermost frame that both know is the one that the loop was in; those around it stand where they stood.
-        return next((at in passed[frame] for frame, at in self._dropped_at if frame in passed), False)
+        # Behind a `finally` or `with` an exception goes on from another instruction than the one that raised it.
+        known = (at in passed[frame] or again for frame, at, again in self._dropped_at if frame in passed)
+        return next(known, False)
 
     def letter(self) -> tuple[int, int, Any]:
         """(offset, row, record) of the record in hand, read anew because the node may have changed it."""
@@ -343,8 +348,9 @@ class FieldCursor(Cursor):
 
     def _sort(self) -> None:
         import pyarrow as pa
-        import pyarrow.compute as pc
+        from pyarrow import compute
 
+        pc: Any = compute  # its types know no column of any type
         self._reader = self.store.stream_reader(lambda: _SCAN_RECORDS_MAX, lambda _: True)
         self._from, self._at, self._rows = self._value, 0, []
         if self._reader is None:
@@ -366,7 +372,7 @@ class FieldCursor(Cursor):
         self._sorted = table.take(pc.sort_indices(table, sort_keys=keys))
         column = self._sorted.column(self.field)
         self._values = column.to_pylist()
-        self._ids = self._sorted.column(_ID_COLUMN).to_pylist()
+        self._ids = [str(text) for text in self._sorted.column(_ID_COLUMN).to_pylist()]
 
     def _next(self) -> dict[str, Any]:
         from tailrace.tables.schema import arrow_to_records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +42,13 @@ Slices = Callable[[int], Iterable[Any]]
 """Gives the rows as Arrow tables of at most so many rows."""
 
 
-def frame_slices(frame: pd.DataFrame, fixed: Mapping[str, FieldType]) -> tuple[dict[str, FieldType], Slices]:
+def frame_slices(
+    frame: pd.DataFrame, fixed: Mapping[str, FieldType], columns: Collection[str] = ()
+) -> tuple[dict[str, FieldType], Slices]:
     """The types of a frame's columns, and the frame in slices of those types.
 
     Types come from the dtypes, and for columns of objects from their first 100 values; where a later value does not
-    fit, from all of them. Columns in `fixed` are cast to their declared type where all their values fit it.
+    fit, from all of them. Columns in `fixed` are cast to their declared type where all their values fit it; those of `columns` are there in any case.
     """
     inferred = infer_frame(frame)
 
@@ -56,30 +58,34 @@ def frame_slices(frame: pd.DataFrame, fixed: Mapping[str, FieldType]) -> tuple[d
     def all_values(name: str) -> FieldType:
         return infer_frame(frame[[column for column in frame.columns if str(column) == name]], None)[name]
 
-    return _slices(len(frame), inferred, fixed, convert, all_values)
+    return _slices(len(frame), inferred, fixed, columns, convert, all_values)
 
 
-def arrow_slices(table: pa.Table, fixed: Mapping[str, FieldType]) -> tuple[dict[str, FieldType], Slices]:
+def arrow_slices(
+    table: pa.Table, fixed: Mapping[str, FieldType], columns: Collection[str] = ()
+) -> tuple[dict[str, FieldType], Slices]:
     """The same for an Arrow table."""
     inferred = infer_arrow(table)
 
     def convert(fields: Mapping[str, FieldType], start: int, rows: int) -> pa.Table:
         return conform_arrow(table.slice(start, rows), fields)
 
-    return _slices(table.num_rows, inferred, fixed, convert, lambda name: inferred[name])
+    return _slices(table.num_rows, inferred, fixed, columns, convert, lambda name: inferred[name])
 
 
 def _slices(
     rows: int,
     inferred: Mapping[str, FieldType],
     fixed: Mapping[str, FieldType],
+    columns: Collection[str],
     convert: Callable[[Mapping[str, FieldType], int, int], pa.Table],
     all_values: Callable[[str], FieldType],
 ) -> tuple[dict[str, FieldType], Slices]:
-    fields = {name: fixed.get(name, kind) for name, kind in inferred.items()}
+    fields = {name: kind for name, kind in fixed.items() if name in columns}
+    fields |= {name: fixed.get(name, kind) for name, kind in inferred.items()}
     # One pass over the doubtful columns finds out whether every value fits; the conversion itself is made slice by
     # slice afterwards, so that no second copy of the whole is ever in memory.
-    for name in list(fields):
+    for name in inferred:
         while True:
             try:
                 for start in range(0, rows, ROW_GROUP_ROWS_MAX):

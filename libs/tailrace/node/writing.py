@@ -94,6 +94,11 @@ class Declared:
         return {**(self.schema.types if self.schema else {}), **self.hints}
 
     @property
+    def columns(self) -> frozenset[str]:
+        """Fields that the table has whether or not a record names them: the schema's, not those hinted at."""
+        return frozenset(self.schema.types) if self.schema else frozenset()
+
+    @property
     def not_null(self) -> tuple[str, ...]:
         """Fields that every record must have, save those that are filled in."""
         given = (self.created, self.monotonic_id)
@@ -260,7 +265,7 @@ class TableWriter:
             return
         columns = [column for column in frame.columns if str(column) not in self._drop]
         fields, slices = frame_slices(
-            frame[columns] if len(columns) < len(frame.columns) else frame, self._known_fixed()
+            frame[columns] if len(columns) < len(frame.columns) else frame, self.declared.fixed, self.declared.columns
         )
         self._add_columnar(fields, slices, len(frame), key)
 
@@ -270,7 +275,7 @@ class TableWriter:
         if table.num_rows == 0 or table.num_columns == 0:
             return
         table = table.drop_columns([name for name in table.column_names if name in self._drop])
-        fields, slices = arrow_slices(table, self._known_fixed())
+        fields, slices = arrow_slices(table, self.declared.fixed, self.declared.columns)
         self._add_columnar(fields, slices, table.num_rows, key)
 
     def _add_columnar(
@@ -324,9 +329,6 @@ class TableWriter:
             table = table.drop_columns([created])
         column = pa.array([now] * table.num_rows, pa.timestamp("us"))
         return table.append_column(pa.field(created, column.type), column)
-
-    def _known_fixed(self) -> dict[str, FieldType]:
-        return self.declared.fixed
 
     # -- encoding
 
@@ -405,6 +407,7 @@ class TableWriter:
         names: set[str] = set().union(*rows)
         if not all(type(name) is str for name in names):
             names = {clean_text(str(name)) for name in names}
+        names |= self.declared.columns
         extra = self._extra({name: kind for name, kind in encoder.fields.items() if name in names}, self._rows_key)
         piece = Piece("rows", len(rows), extra, body, self._now_ms())
         if len(body) > CLAIM_CHECK_BYTES_MIN:
