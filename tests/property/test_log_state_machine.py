@@ -491,7 +491,8 @@ def run(
             deadline=None,
             database=None,
             derandomize=repeatable,
-            phases=list(Phase) if shrink else [Phase.generate],
+            # Not `explain`: its tracer runs inside librdkafka's callbacks, and is slow.
+            phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
             suppress_health_check=list(HealthCheck),
         ),
     )
@@ -531,14 +532,16 @@ def test_sqlite_and_the_model_agree(tmp_path: Path) -> None:
 @pytest.mark.chaos
 @pytest.mark.timeout(1_200)
 def test_sqlite_and_the_model_agree_for_long(tmp_path: Path) -> None:
-    assert_all_kinds(run([sqlite_backend(tmp_path)], examples=400, steps=60, repeatable=False), least=100)
+    assert_all_kinds(run([sqlite_backend(tmp_path)], examples=300, steps=60, repeatable=False), least=100)
 
 
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
 def test_sqlite_kafka_and_the_model_agree(tmp_path: Path, kafka_broker: LocalKafka) -> None:
     """The same steps on both logs at once: nothing above the contract can tell which one it runs on."""
-    assert_all_kinds(run([sqlite_backend(tmp_path), kafka_backend(kafka_broker)], examples=6, steps=40), least=1)
+    assert_all_kinds(
+        run([sqlite_backend(tmp_path), kafka_backend(kafka_broker)], examples=6, steps=40, shrink=False), least=1
+    )
 
 
 @pytest.mark.kafka
@@ -546,7 +549,14 @@ def test_sqlite_kafka_and_the_model_agree(tmp_path: Path, kafka_broker: LocalKaf
 @pytest.mark.timeout(2_400)
 def test_sqlite_kafka_and_the_model_agree_for_long(tmp_path: Path, kafka_broker: LocalKafka) -> None:
     assert_all_kinds(
-        run([sqlite_backend(tmp_path), kafka_backend(kafka_broker)], examples=150, steps=50, repeatable=False), least=50
+        run(
+            [sqlite_backend(tmp_path), kafka_backend(kafka_broker)],
+            examples=150,
+            steps=50,
+            repeatable=False,
+            shrink=False,
+        ),
+        least=50,
     )
 
 
