@@ -71,7 +71,7 @@ def _main(
 @cli.command()
 def up(
     apps: Annotated[
-        list[Path] | None, typer.Argument(metavar="[APP]", help="Folders with a graph.yml; else this one.")
+        list[Path] | None, typer.Argument(metavar="APP", help="Folders with a graph.yml; else this one.")
     ] = None,
     log: Annotated[
         str | None,
@@ -112,7 +112,7 @@ def up(
 @cli.command()
 def check(
     apps: Annotated[
-        list[Path] | None, typer.Argument(metavar="[APP]", help="Folders with a graph.yml; else this one.")
+        list[Path] | None, typer.Argument(metavar="APP", help="Folders with a graph.yml; else this one.")
     ] = None,
     as_json: Json = False,
 ) -> None:
