@@ -262,6 +262,7 @@ class LogMachine(RuleBasedStateMachine):
             for partition, (start, stop) in commit.written.items():
                 expected = [(one.key, one.value) for to, new in appends if to == partition for one in new]
                 if not self.model.partitions[partition].compacted:
+                    side.log.settled_ends([partition])  # across partitions it may take some milliseconds to show
                     found = side.log.read(partition, start, stop=stop).records
                     assert [(one.key, one.value) for one in found] == expected
         self.model.commits[name] += 1
