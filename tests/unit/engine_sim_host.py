@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from engine_sim_log import Fenced, Key, Row, Tip
 from engine_sim_nodes import Context, NodeFailed, NodeKilled, SimNode, Step
@@ -60,6 +60,16 @@ class Worker:
     steps: int = 0
 
 
+@dataclass(eq=False)
+class Arriving:
+    """An event on its way."""
+
+    event: Callable[[int], Event]
+    may_repeat: bool
+    not_before: int = 0
+    """Step of the history."""
+
+
 class Host:
     """One process. Dies as a whole: everything in here is lost then."""
 
@@ -68,8 +78,7 @@ class Host:
         self.engine = Engine(shards=self.log.shards, limits=LIMITS, pipeline=world.pipeline)
         self.superseded = False
         self.nodes = nodes
-        self.events: list[tuple[Callable[[int], Event], bool]] = []
-        """What is on its way, and whether it may come twice."""
+        self.events: list[Arriving] = []
         self.draining = False
         self.tasks: list[Iterator[str]] = []
         self.at: dict[int, str] = {}
@@ -103,22 +112,24 @@ class Host:
 
     def send(self, event: Callable[[int], Event], *, once: bool = False) -> None:
         """An event is on its way; it gets its time when it arrives."""
-        self.events.append((event, not once))
+        self.events.append(Arriving(event, not once))
 
-    def choices(self) -> list[Callable[[], None]]:
-        """Everything that could happen next in this process."""
-        out: list[Callable[[], None]] = [lambda n=number: self._arrive(n) for number in range(len(self.events))]  # type: ignore[misc]
-        out += [lambda t=task: self._task(t) for task in self.tasks]  # type: ignore[misc]
-        out += [lambda w=worker: self._work(w) for worker in self.workers.values() if not worker.waits]  # type: ignore[misc]
-        for table, version in self.log.versions.items():
-            if version != self.versions.get(table):
-                out.append(lambda t=table: self._tail(t))  # type: ignore[misc]
+    def choices(self) -> list[tuple[Callable[..., None], Any]]:
+        """Everything that could happen next in this process: what to call, and with what."""
+        out: list[tuple[Callable[..., None], Any]] = []
+        ripe = self.world.steps
+        out += [(self._arrive, item) for item in self.events if item.not_before <= ripe or self.world.calm]
+        out += [(self._task, task) for task in self.tasks]
+        out += [(self._work, worker) for worker in self.workers.values() if not worker.waits]
+        if self.versions != self.log.versions:
+            versions = self.log.versions.items()
+            out += [(self._tail, table) for table, version in versions if version != self.versions.get(table)]
         if self.triggers_told < len(self.log.triggers):
-            out.append(self._tail_triggers)
+            out.append((self._tail_triggers, None))
         if self.wake_ms is not None and self.wake_ms <= self.world.now_ms:
-            out.append(self._tick)
+            out.append((self._tick, None))
         if self.draining and not self.engine.busy:
-            out.append(self._exit)
+            out.append((self._exit, None))
         return out
 
     def kill(self, worker: Worker) -> None:
@@ -139,13 +150,13 @@ class Host:
         if last:
             self.send(lambda now_ms: News(now_ms=now_ms, table=table, last=last))
 
-    def _tail_triggers(self) -> None:
+    def _tail_triggers(self, _: None) -> None:
         offset = self.triggers_told
         slot = self.log.triggers[offset]
         self.triggers_told += 1
         self.send(lambda now_ms: Triggered(now_ms=now_ms, slot=slot, offset=offset))
 
-    def _exit(self) -> None:
+    def _exit(self, _: None) -> None:
         """A clean stop: nothing is left that is not in the log."""
         self.world.counts["clean stop"] += 1
         assert not self.workers and not self.ended
@@ -156,21 +167,20 @@ class Host:
                 assert SlotRecord.from_json(json.loads(stored)) == record, f"{slot} is not stored as it was"
         self.world.die(self)
 
-    def _tick(self) -> None:
+    def _tick(self, _: None) -> None:
         self.wake_ms = None
         self.deliver(lambda now_ms: Tick(now_ms=now_ms))
 
     # Events in, commands out
 
-    def _arrive(self, number: int) -> None:
-        event, may_repeat = self.events[number]
-        if number:
+    def _arrive(self, item: Arriving) -> None:
+        if self.events[0] is not item:
             self.world.counts["event out of order"] += 1
-        if may_repeat and self.world.chance(0.08):
-            self.world.counts["event twice"] += 1  # it stays on its way, and comes again later
-        else:
-            del self.events[number]
-        self.deliver(event)
+        self.events.remove(item)
+        if item.may_repeat and self.world.chance(0.08):
+            self.world.counts["event twice"] += 1
+            self.events.append(replace(item, not_before=self.world.steps + self.world.rng.randrange(60)))
+        self.deliver(item.event)
 
     def deliver(self, make: Callable[[int], Event]) -> None:
         event = make(self.world.now_ms)

@@ -39,7 +39,7 @@ FAULTS = (
 class World:
     """One history."""
 
-    def __init__(self, seed: int, *, fault: str = "", say: Callable[..., None] | None = None) -> None:
+    def __init__(self, seed: int, *, fault: str = "", say: Callable[..., None] | None = None, only: str = "") -> None:
         self.rng = rng = random.Random(seed)
         self.fault = fault
         self._say = say
@@ -51,10 +51,12 @@ class World:
         self.log = SimLog(rng.choice([1, 2, 4]), fences=fault != "no fencing")
         self.tries: dict[tuple[str, Key], list[int]] = {}
         self.acknowledged: list[Any] = []
-        self.posts = 0
+        self.posts = self.steps = 0
         self.kills_left = 3
         self.version = 0
         wanted = set(rng.sample(sorted(NODES), rng.randint(3, 7))) | {rng.choice(["plain", "rollback", "checkpoints"])}
+        if only:
+            wanted = set(only.split())
         self.app = {key: NODES[key] for key in sorted(wanted)}
         self.hosts: list[Host] = []
 
@@ -81,6 +83,7 @@ class World:
 
     def _happens(self) -> None:
         rng = self.rng
+        self.steps += 1
         self.now_ms += rng.randrange(40)
         if not self.hosts:
             if rng.random() < 0.4:
@@ -117,7 +120,8 @@ class World:
             host = self.rng.choice(self.hosts) if self.hosts else None
             choices = host.choices() if host else []
             if choices:
-                self.rng.choice(choices)()
+                act, what = self.rng.choice(choices)
+                act(what)
 
     def _post(self) -> None:
         """A gateway appends, then acknowledges; it may die in between, and then the sender knows nothing."""
@@ -214,7 +218,8 @@ class World:
             choices = host.choices()
             if choices:
                 self.now_ms += self.rng.randrange(10)
-                self.rng.choice(choices)()
+                act, what = self.rng.choice(choices)
+                act(what)
                 continue
             if not self._waits(host):
                 return
@@ -363,13 +368,13 @@ class Promises:
             assert self.values("checked")[-1][1] == len(rows), "checks: not of the last version"
 
 
-def play(seed: int, *, fault: str = "", say: Callable[..., None] | None = None) -> World:
-    """Run one history.
+def play(seed: int, *, fault: str = "", say: Callable[..., None] | None = None, only: str = "") -> World:
+    """Run one history; of an app of these nodes `only`, where they are named.
 
     Raises:
         AssertionError: it breaks a promise; the message names the seed and how to replay it.
     """
-    world = World(seed, fault=fault, say=say)
+    world = World(seed, fault=fault, say=say, only=only)
     try:
         world.run()
     except Exception as error:
