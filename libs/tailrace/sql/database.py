@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -18,6 +18,9 @@ from tailrace.sql.query import QueryTranslator
 from tailrace.sql.scope import Column, Relation
 from tailrace.sql.statement import StatementKind, analyse
 from tailrace.sql.value import Prober
+
+if TYPE_CHECKING:
+    from tailrace.sql.changes import Changes
 
 __all__ = ["JSON_METADATA", "Database", "DatabaseLimits"]
 
@@ -157,6 +160,26 @@ class Database:
             return self._relations[name]
         except KeyError:
             raise SqlError(f'relation "{name}" does not exist') from None
+
+    def resolve(self, name: str) -> str | None:
+        """The registered table that `name` means: itself, else the one that differs by case alone."""
+        if name in self._relations:
+            return name
+        found = [known for known in self._relations if known.lower() == name.lower()]
+        return found[0] if len(found) == 1 else None
+
+    def changes(self, sql: str, id_column: str, parameters: Mapping[str, object] | None = None) -> Changes:
+        """What the INSERT, UPDATE, DELETE, TRUNCATE or CREATE TABLE … AS `sql` would do; nothing is done.
+
+        Args:
+            id_column: the column that tells the target's rows apart; registered, often hidden.
+
+        Raises:
+            SqlError: rejected; see its message.
+        """
+        from tailrace.sql.changes import compute_changes
+
+        return compute_changes(self, sql, id_column, parameters)
 
     def final(self, relation: Relation) -> Relation:
         """`relation` with types that can leave: no 128-bit or unsigned integers."""

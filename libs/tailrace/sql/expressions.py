@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ExpressionTranslator"]
 
 _ARITHMETIC = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.Mod: "%", exp.Pow: "^"}
-_COMPARISONS = {
+_COMPARISONS: dict[type[exp.Expr], str] = {
     exp.EQ: "=",
     exp.NEQ: "<>",
     exp.LT: "<",
@@ -112,12 +112,12 @@ class ExpressionTranslator:
         }
         for kind, sign in _ARITHMETIC.items():
             self._handlers[kind] = self._signed(arithmetic, sign)
-        for kind, sign in _COMPARISONS.items():
-            self._handlers[kind] = self._compared(sign)
+        for comparing, sign in _COMPARISONS.items():
+            self._handlers[comparing] = self._compared(sign)
         for kind, sign in _BITS.items():
             self._handlers[kind] = self._bits(sign)
-        for kind, (sql, type_name) in _MOMENTS.items():
-            self._handlers[kind] = self._constant(sql, type_name)
+        for moment, (sql, type_name) in _MOMENTS.items():
+            self._handlers[moment] = self._constant(sql, type_name)
 
     def translate(self, node: exp.Expr, scope: Scope) -> Value:
         """`node` in DuckDB's SQL.
