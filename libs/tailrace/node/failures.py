@@ -22,6 +22,9 @@ def error_line(error: BaseException, app_dir: str, file: str = "") -> str:
     place = error_place(error, app_dir) if app_dir else None
     text = str(error).strip().partition("\n")[0]
     what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    line = getattr(error, "line", None)
+    if not place and file.endswith(".sql") and isinstance(line, int) and hasattr(error, "message"):
+        what, file = f"{type(error).__name__}: {error.message}", f"{file}:{line}"
     where = f"{place.file}:{place.line}: " if place else f"{file}: " if file else ""
     return (where + what)[:_LINE_CHARS_MAX]
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tailrace.node.session import Session
-    from tailrace.node.store import RunStore
 
 __all__ = ["ReadOrderError", "run_query", "run_read", "run_sql_node"]
 
@@ -44,8 +43,7 @@ class ReadOrderError(RejectedError):
 def run_sql_node(session: Session) -> None:
     """Run a SQL file: a SELECT makes a new version of the store behind `output_table`; any other statement changes the
     table that it names in write mode."""
-    from tailrace.node.changes import change
-
+    from tailrace.node.changes import change, write_version
     from tailrace.sql import SqlError, StatementKind, analyse, render
 
     order = session.order
@@ -84,16 +82,6 @@ def run_sql_node(session: Session) -> None:
     with open_database(session, statement) as database:
         result = database.query(statement)
     write_version(session.store(output), result)
-
-
-def write_version(store: RunStore, result: pa.Table) -> None:
-    """A query's result as a new version of a table; it shows no ids, and keeps the order of its rows."""
-    fields, table = typed(result)
-    writer = store.writer
-    writer.declare(monotonic_id=None)
-    writer.begin(fields)
-    writer.append_columns(table, fields)
-    writer.finish_version()
 
 
 def _python_type(wanted: Any) -> Any:

@@ -38,6 +38,9 @@ ROW_GROUP_ROWS_MAX = 65_536
 ROW_GROUP_BYTES_MAX = 64 << 20
 """Bytes of one row group in memory: wide rows make smaller groups, so that a reader can hold one."""
 
+_LOOSE = frozenset({"object", "category"})
+"""dtypes that do not tell what their values are."""
+
 Slices = Callable[[int], Iterable[Any]]
 """Gives the rows as Arrow tables of at most so many rows."""
 
@@ -58,7 +61,8 @@ def frame_slices(
     def all_values(name: str) -> FieldType:
         return infer_frame(frame[[column for column in frame.columns if str(column) == name]], None)[name]
 
-    return _slices(len(frame), inferred, fixed, columns, convert, all_values)
+    doubtful = {str(name) for name, dtype in zip(frame.columns, frame.dtypes, strict=True) if str(dtype) in _LOOSE}
+    return _slices(len(frame), inferred, fixed, columns, convert, all_values, doubtful)
 
 
 def arrow_slices(
@@ -70,7 +74,7 @@ def arrow_slices(
     def convert(fields: Mapping[str, FieldType], start: int, rows: int) -> pa.Table:
         return conform_arrow(table.slice(start, rows), fields)
 
-    return _slices(table.num_rows, inferred, fixed, columns, convert, lambda name: inferred[name])
+    return _slices(table.num_rows, inferred, fixed, columns, convert, lambda name: inferred[name], set())
 
 
 def _slices(
@@ -80,13 +84,14 @@ def _slices(
     columns: Collection[str],
     convert: Callable[[Mapping[str, FieldType], int, int], pa.Table],
     all_values: Callable[[str], FieldType],
+    doubtful: set[str],
 ) -> tuple[dict[str, FieldType], Slices]:
     fields = {name: kind for name, kind in fixed.items() if name in columns}
     fields |= {name: fixed.get(name, kind) for name, kind in inferred.items()}
     # One pass over the doubtful columns finds out whether every value fits; the conversion itself is made slice by
     # slice afterwards, so that no second copy of the whole is ever in memory.
     for name in inferred:
-        while True:
+        while name in doubtful or fields[name] != inferred[name]:
             try:
                 for start in range(0, rows, ROW_GROUP_ROWS_MAX):
                     convert({name: fields[name]}, start, ROW_GROUP_ROWS_MAX)

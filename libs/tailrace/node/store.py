@@ -180,9 +180,9 @@ class RunStore:
 
     # -- readers
 
-    def reader(self, view: VersionView | None = None) -> VersionReader | None:
+    def reader(self, view: VersionView | None = None, *, every_id: bool = False) -> VersionReader | None:
         """A reader of the active version, the run's own rows included, or of another `view`; None where there is no
-        version."""
+        version. Own rows have no ids, or with `every_id` some that say where they wait."""
         _, active, own = self._overlaid()
         if view is None:
             view = active
@@ -190,7 +190,7 @@ class RunStore:
             return None
         _, cut = self.base()
         source = _Overlaid(HostMessages(self.session.link, self.ref.key), cut, own)
-        return VersionReader(view, self.ids, source, self.session.files, unwritten_from=cut)
+        return VersionReader(view, self.ids, source, self.session.files, unwritten_from=None if every_id else cut)
 
     def stream_reader(self, records_max: Callable[[], int], ahead: Callable[[int], bool]) -> VersionReader | None:
         """A reader for streams: the active version up to the cut, without the run's own rows."""

@@ -409,7 +409,7 @@ class Table:
     def _get_db_api(self) -> Any:
         if self._store is None:
             return Unconnected()
-        from tailrace.node.queries import DatabaseApi
+        from tailrace.node.engine import DatabaseApi
 
         return DatabaseApi(self._session)
 

@@ -19,6 +19,7 @@ import orjson
 from tailrace.node.errors import MissingValueError, RecordsError
 from tailrace.node.staging import batches, frame_slices, spill_rows, stage_tables, table_ipc
 from tailrace.tables import PATTERNS_ID, Settings
+from tailrace.tables.messages import read_arrow
 from tailrace.tables.schema import (
     DATETIME,
     FieldType,
@@ -140,6 +141,8 @@ class _Saved:
     resetting: bool = False
     unfinished: int | None = None
     fields: dict[str, FieldType] | None = None
+    changed: list[Piece] | None = None
+    """What the pieces were, where some of them were changed since."""
 
 
 class TableWriter:
@@ -550,6 +553,38 @@ class TableWriter:
             return
         self._push(Piece(kind, 0, extra, ts_ms=self._now_ms()))
 
+    def remove_own(self, places: set[tuple[int, int]]) -> None:
+        """Take rows away that wait: (piece, row in it)."""
+        if self._saved.changed is None:
+            self._saved.changed = list(self._pieces)
+        by_piece: dict[int, set[int]] = {}
+        for at, row in places:
+            by_piece.setdefault(at, set()).add(row)
+        for at, gone in by_piece.items():
+            self._pieces[at] = self._without(self._pieces[at], gone)
+        self._memory_bytes = sum(piece.memory_bytes for piece in self._pieces)
+        self.edition += 1
+
+    def _without(self, piece: Piece, gone: set[int]) -> Piece:
+        kept = [row for row in range(piece.rows) if row not in gone]
+        extra = {name: value for name, value in piece.extra.items() if name not in ("ipc", "path", "row_group")}
+        if piece.kind == "rows":
+            rows = orjson.loads(piece.body)
+            return Piece("rows", len(kept), extra, orjson.dumps([rows[row] for row in kept]), piece.ts_ms)
+        if not kept:
+            return Piece("rows", 0, extra, b"[]", piece.ts_ms)
+        whole = {"kind": piece.kind, **piece.extra}
+        if piece.kind == "arrow":
+            table: Any = read_arrow(whole)
+        else:
+            table = self._store.session.files.row_group(str(whole["path"]), int(str(whole["row_group"])))
+        table = table.take(kept)
+        ipc = table_ipc(table)
+        if len(ipc) <= CLAIM_CHECK_BYTES_MIN // 2:
+            return Piece("arrow", len(kept), {**extra, "ipc": base64.b64encode(ipc).decode()}, b"", piece.ts_ms)
+        ((path, group, count),) = stage_tables(self._store.session, _fields_of([piece]), [table])
+        return Piece("file", count, {**extra, "path": path, "row_group": group}, b"", piece.ts_ms)
+
     # -- savepoints
 
     def save(self) -> None:
@@ -560,6 +595,8 @@ class TableWriter:
     def restore(self) -> None:
         """Back to the last savepoint."""
         saved = self._saved
+        if saved.changed is not None:
+            self._pieces, saved.changed = saved.changed, None
         del self._pieces[saved.pieces :]
         del self._rows[saved.rows :]
         self.resetting, self._unfinished = saved.resetting, saved.unfinished

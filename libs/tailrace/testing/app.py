@@ -356,6 +356,7 @@ class TestApp:
         class _Writer:
             def append(self, records: Any) -> None:
                 order = app.order(node="")
+                forget_known_fields()
                 host = MemoryHost(app, order)
                 session = Session(order, host, clock=app.clock)
                 session.store(table.ref).writer.append(records)
