@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 import tailrace.engine.engine as inside
-from tailrace.engine import CommitRefused, Committed, News, RunEnded, RunOutcome, ShardOpened, SlotRecord, WriterLost
+from tailrace.engine import (
+    CommitRefused,
+    Committed,
+    News,
+    RunEnded,
+    RunOutcome,
+    ShardOpened,
+    SlotRecord,
+    WriterLost,
+    rules,
+)
 from tailrace.engine.rules import after_run, at_checkpoint, has_news
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -50,7 +60,6 @@ def _after(change: Callable[[SlotRecord, SlotRecord], SlotRecord]) -> Plant:
 
 ENGINE_FAULTS |= {
     "seen not advanced": _after(lambda before, after: replace(after, seen=before.seen)),
-    "fire not committed": _after(lambda before, after: replace(after, fired_ms=before.fired_ms)),
     "root's run forgotten": _after(lambda before, after: replace(after, ran=False)),
     "trigger not handled": _after(lambda before, after: replace(after, trigger_offset=before.trigger_offset)),
     "request forgotten": _after(lambda before, after: replace(after, wake_ms=None)),
@@ -60,6 +69,12 @@ ENGINE_FAULTS |= {
     "open fire forgotten": _after(lambda before, after: replace(after, open_fire_ms=None)),
     "own rows of a stream forgotten": _after(lambda before, after: replace(after, streamed=frozenset())),
 }
+
+
+@fault("fire not committed")
+def _(patch: pytest.MonkeyPatch) -> None:
+    right = rules._answered
+    patch.setattr(rules, "_answered", lambda record, going: replace(right(record, going), fired_ms=record.fired_ms))
 
 
 @fault("own writes fire a batch node")

@@ -380,6 +380,6 @@ def play(seed: int, *, fault: str = "", say: Callable[..., None] | None = None, 
     except Exception as error:
         raise AssertionError(
             f"seed {seed}: {error}\nreplay: TAILRACE_SIM_SEED={seed}"
-            " python -m pytest tests/unit/test_engine_simulator.py -k histories -s"
+            " python -m pytest tests/unit/test_engine_simulator.py -k test_histories -s"
         ) from error
     return world
