@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException
 
 from tailrace.errors import SettingError, TailraceError
 from tailrace.log.contract import NewRecord, Offset, OffsetRange, Partition
@@ -119,11 +120,11 @@ class _Delivery:
         self.error: KafkaError | None = None
         self.start, self.stop = -1, -1
 
-    def first(self, error: KafkaError | None, message: Message) -> None:
+    def first(self, error: KafkaError | None, message: Any) -> None:
         if error is None:
             self.start = message.offset()
 
-    def last(self, error: KafkaError | None, message: Message) -> None:
+    def last(self, error: KafkaError | None, message: Any) -> None:
         if error is None:
             self.stop = message.offset() + 1
             if self.start < 0:

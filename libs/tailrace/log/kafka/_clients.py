@@ -19,11 +19,12 @@ __all__ = ["Clients", "discard"]
 
 _LOGGER = logging.getLogger("tailrace.log.kafka")
 
-_LOGGER.addHandler(logging.NullHandler())
-_LOGGER.addFilter(lambda record: _LOGGER.isEnabledFor(logging.DEBUG) or not record.getMessage().startswith(_NOISE))
 _NOISE = ("CONFWARN", "FAIL", "TERMINATE")
 """Lines of librdkafka that say nothing to an operator: that `enable.gapless.guarantee` is experimental (with every
 producer), and each try of each client to reach a broker that is away (whoever calls gets an error that tells it)."""
+
+_LOGGER.addHandler(logging.NullHandler())
+_LOGGER.addFilter(lambda record: _LOGGER.isEnabledFor(logging.DEBUG) or not record.getMessage().startswith(_NOISE))
 
 _FETCH_BYTES = 1 << 20
 """Most bytes of one fetch of one partition (Kafka's default). With 4 MB long reads are a fifth faster, but what was
@@ -40,11 +41,12 @@ class Clients:
         self._last_error = ""
 
     def admin(self) -> AdminClient:
-        return self._make(AdminClient, {"retry.backoff.ms": 10})
+        client: AdminClient = self._make(AdminClient, {"retry.backoff.ms": 10})
+        return client
 
     def producer(self, **settings: object) -> Producer:
         """An idempotent producer, acks=all."""
-        return self._make(
+        client: Producer = self._make(
             Producer,
             {
                 "enable.idempotence": True,
@@ -62,10 +64,11 @@ class Clients:
                 **settings,
             },
         )
+        return client
 
     def consumer(self, **settings: object) -> Consumer:
         """A consumer that only assigns: it joins no group and commits nothing."""
-        return self._make(
+        client: Consumer = self._make(
             Consumer,
             {
                 "group.id": "tailrace-reader",
@@ -78,6 +81,7 @@ class Clients:
                 **settings,
             },
         )
+        return client
 
     @property
     def message_bytes_max(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import NewTopic, OffsetSpec
+from confluent_kafka.admin import NewTopic, OffsetSpec  # type: ignore[attr-defined]
 
 from tailrace.errors import SettingError
 from tailrace.log.contract import Offset, Partition, Place, TopicSpec
@@ -144,7 +144,7 @@ class Cluster:
         }
 
         def make(names: list[str], left_s: float) -> dict[str, Any]:
-            return self._admin.create_topics(  # type: ignore[no-any-return]
+            return self._admin.create_topics(
                 [wanted[name] for name in names], operation_timeout=left_s, request_timeout=left_s
             )
 
@@ -202,7 +202,7 @@ class Cluster:
         if not partitions:
             return {}
         self.check_there(partitions)
-        spec = OffsetSpec.earliest() if which == "start" else OffsetSpec.latest()
+        spec = OffsetSpec.earliest() if which == "start" else OffsetSpec.latest()  # type: ignore[no-untyped-call]
         isolation = IsolationLevel.READ_COMMITTED if which == "end" else IsolationLevel.READ_UNCOMMITTED
         keys = {KafkaPartition(topic, number): Partition(topic, number) for topic, number in partitions}
         answers = self._ask(

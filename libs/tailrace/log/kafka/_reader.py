@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
+from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message
+from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tailrace.log.contract import Batch, Offset, Partition, Record
@@ -20,6 +22,10 @@ _CONSUMERS_MAX = 8
 """Most consumers of one log. Each has some threads; with fewer, reads of many partitions by turns jump more often
 (4 ms) instead of going on where they stood."""
 
+_USELESS_S = 0.5
+"""How long a consumer goes on fetching ahead after its last read. Shorter, and a reader that thinks for a moment between
+two reads has to jump; longer, and consumers at the end ask the broker a thousand times a second for longer."""
+
 _CONSUME_MAX = 10_000
 """Most messages taken from a consumer at once."""
 
@@ -32,6 +38,7 @@ class Reader:
         self._idle: OrderedDict[_Reading, None] = OrderedDict()
         self._count = 0
         self._freed = threading.Condition()
+        self._tidy_is_due = False
         self._ends: dict[Partition, Offset] = {}
         """Ends that were seen: what lies before them is decided, so reading up to there needs no question."""
 
@@ -136,8 +143,29 @@ class Reader:
             if self._clients.closed:
                 discard(reading.consumer)
             else:
+                reading.used_s = time.monotonic()
                 self._idle[reading] = None  # at the end: the one least recently used goes first
+                if not reading.is_resting:
+                    self._tidy_later()
             self._freed.notify()
+
+    def _tidy_later(self) -> None:
+        if not self._tidy_is_due:
+            self._tidy_is_due = True
+            timer = threading.Timer(_USELESS_S, self._tidy)
+            timer.daemon = True
+            timer.start()
+
+    def _tidy(self) -> None:
+        """Let those rest that nobody used for a while."""
+        with self._freed:
+            self._tidy_is_due = False
+            for reading in self._idle:
+                if not reading.is_resting:
+                    if time.monotonic() - reading.used_s >= _USELESS_S:
+                        reading.rest()
+                    else:
+                        self._tidy_later()
 
     def _drop(self, reading: _Reading) -> None:
         discard(reading.consumer)
@@ -155,8 +183,8 @@ class _Reading:
             **{
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
-                # Reads never wait for news: the broker answers at once. So that nothing spins, the partition is
-                # paused whenever a read came to the end.
+                # Reads never wait for news: the broker answers at once. So that nothing spins, a consumer that came
+                # to the end rests (it has no partition), and so does one that was not used for a while.
                 "fetch.wait.max.ms": 1,
                 "fetch.queue.backoff.ms": 2,
                 "queued.min.messages": 50_000,
@@ -165,31 +193,38 @@ class _Reading:
         )
         self.partition: Partition | None = None
         self.at = Offset(0)
-        self._ahead: list[Message] = []
+        self._ahead: list[Any] = []
         """Taken from the consumer, not given out yet; from `at` on."""
-        self._is_paused = False
+        self.is_resting = True
+        self.used_s = 0.0
 
     def go_to(self, partition: Partition, start: Offset) -> None:
         self._ahead = []
-        self._resume()  # a partition stays paused when it is assigned again
         self.consumer.assign([KafkaPartition(partition.topic, partition.number, start)])
-        self.partition, self.at = partition, start
+        self.partition, self.at, self.is_resting = partition, start, False
+
+    def rest(self) -> None:
+        """Stop fetching. A pause would do, but librdkafka takes a second to come out of one (4 ms out of this)."""
+        self._ahead = []
+        if not self.is_resting:
+            self.consumer.unassign()
+            self.is_resting = True
 
     def read_up_to(
         self, limit: Offset, records: list[Record], records_max: int, room: int, deadline: Deadline
     ) -> tuple[Offset, int]:
         """Add to `records` until `limit` is reached or they are enough; returns where to go on and the bytes left."""
         assert self.partition is not None
-        self._resume()
+        if self.is_resting:
+            self.go_to(self.partition, self.at)
         while True:
             messages, self._ahead = self._ahead or self._fetch(records_max - len(records), deadline), []
             for index, message in enumerate(messages):
                 if message.error() is not None:
                     end = self._check(message)
                     if end >= limit:
-                        # Only markers and aborted records are left before it. We stand at the end: rest there.
-                        self._ahead = []
-                        self._pause()
+                        # Only markers and aborted records are left before it. We stand at the end.
+                        self.rest()
                         return self._stand(limit, room)
                     continue
                 offset = message.offset()
@@ -215,19 +250,19 @@ class _Reading:
         self.at = max(self.at, at)
         return self.at, room
 
-    def _fetch(self, wanted: int, deadline: Deadline) -> list[Message]:
+    def _fetch(self, wanted: int, deadline: Deadline) -> list[Any]:
         while True:
             self._clients.check_open()
             # The first waits, the rest is what is there already: `consume` would wait until the number is full.
             first = self.consumer.consume(1, min(deadline.left_s, 0.25))
             if first:
                 more = self.consumer.consume(min(max(wanted - 1, 0), _CONSUME_MAX), 0) if wanted > 1 else []
-                return first + more  # type: ignore[no-any-return]
+                return first + more
             if deadline.passed:
                 assert self.partition is not None
                 raise self._clients.unavailable(f"reading {self.partition.topic}/{self.partition.number}")
 
-    def _check(self, message: Message) -> int:
+    def _check(self, message: Any) -> int:
         """The offset of an end that was reached, -1 for what passes; raises for the rest."""
         assert self.partition is not None
         error = message.error()
@@ -247,14 +282,3 @@ class _Reading:
         if code in PASSING:
             return -1
         raise LogUnavailableError(self._clients.url.shown, f"reading {self.partition}: {error.str()}")
-
-    def _resume(self) -> None:
-        if self._is_paused:
-            assert self.partition is not None
-            self.consumer.resume([KafkaPartition(*self.partition)])
-            self._is_paused = False
-
-    def _pause(self) -> None:
-        assert self.partition is not None
-        self.consumer.pause([KafkaPartition(*self.partition)])
-        self._is_paused = True

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from tailrace.log.contract import NewRecord, Partition
 from tailrace.log.kafka._clients import Clients, discard
 
 __all__ = ["Delivered", "Sender", "produce_all"]
 
-Delivered = Callable[[KafkaError | None, Message], None]
+Delivered = Callable[[KafkaError | None, Any], None]
 """Told of a message when the broker has it, or when it failed."""
 
 _PRODUCE_MAX = 5_000

@@ -22,7 +22,7 @@ from tailrace.log.kafka._cluster import Cluster
 __all__ = ["KafkaWatch"]
 
 _LONG_POLL_MS = 50
-"""How long the broker holds a fetch back while there is nothing. A partition that was just added, or paused for its
+"""How long the broker holds a fetch back while there is nothing. A partition that was just added, or rests for its
 many records, is first asked for with the next fetch, so that this is its longest delay. The price is twenty fetches
 a second, some thousandths of a core."""
 
@@ -38,8 +38,8 @@ is told what is wrong."""
 class KafkaWatch:
     """Each watched partition is fetched from its end on; a record that comes rings.
 
-    One that goes on getting records while its ring was not answered yet is paused, so that the data of busy partitions is
-    not read twice, and goes on at the end that was asked for before `wait` named it.
+    One that goes on getting records while its ring was not answered yet rests, so that the data of busy partitions is not
+    read twice, and goes on at the end that was asked for before `wait` named it.
     """
 
     def __init__(
@@ -58,9 +58,10 @@ class KafkaWatch:
         self._lock = threading.Lock()
         self._watched: set[Partition] = set()
         self._news: set[Partition] = set()
-        self._paused: dict[Partition, int] = {}
-        """Paused ones, and where they go on: an end asked for before they were named. -1: where they were paused."""
-        self._armed: set[Partition] = set()
+        self._resting: dict[Partition, int] = {}
+        """Those that rest, and where they go on: an end that was asked for before they were named."""
+        self._armed: dict[Partition, int] = {}
+        """Those that are watched, and the offset after the last record that rang. Only the thread uses it."""
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._retry: set[Partition] = set()
         self._retry_at_s = 0.0
@@ -97,7 +98,7 @@ class KafkaWatch:
                 if self._closed:
                     raise LogUnavailableError(self._clients.url.shown, "the watch is closed")
                 news, self._news = frozenset(self._news), set()
-                resumed = {partition: self._paused.pop(partition) for partition in news if partition in self._paused}
+                resumed = {partition: self._resting.pop(partition) for partition in news if partition in self._resting}
                 if not news:
                     self._waiter = waiter
             if news:
@@ -138,14 +139,15 @@ class KafkaWatch:
                 messages = [first, *consumer.consume(_DRAIN_MAX, 0)]
             except KafkaException:
                 continue
-            # An error of a partition rings, too: whoever reads it next is told what is wrong.
-            self._ring(
-                {
-                    Partition(topic, number)
-                    for message in messages
-                    if (topic := message.topic()) is not None and (number := message.partition()) is not None
-                }
-            )
+            rung: set[Partition] = set()
+            for message in messages:
+                topic, number, offset = message.topic(), message.partition(), message.offset()
+                if topic is not None and number is not None:
+                    # An error of a partition rings, too: whoever reads it next is told what is wrong.
+                    rung.add(partition := Partition(topic, number))
+                    if message.error() is None and offset is not None and partition in self._armed:
+                        self._armed[partition] = offset + 1
+            self._ring(rung)
         consumer.close()
 
     def _work(self) -> None:
@@ -158,17 +160,16 @@ class KafkaWatch:
     def _ring(self, rung: set[Partition]) -> None:
         with self._lock:
             rung &= self._watched
-            busy = rung & self._news - self._paused.keys()
+            busy = {partition: self._armed[partition] for partition in rung & self._news if partition in self._armed}
             self._news |= rung
-            for partition in busy:
-                self._paused[partition] = -1
+            self._resting |= busy
         self._wake()
         if busy:
-            self._pause(busy)
+            self._rest(busy)
 
-    def _pause(self, busy: set[Partition]) -> None:
+    def _rest(self, busy: dict[Partition, int]) -> None:
         with suppress(KafkaException):
-            self._consumer.pause([KafkaPartition(*partition) for partition in busy])
+            self._consumer.incremental_unassign([KafkaPartition(*partition) for partition in busy])
         try:
             ends = self._cluster.edges(list(busy), "end")
         except (TailraceError, KafkaException):
@@ -176,8 +177,8 @@ class KafkaWatch:
         with self._lock:
             for partition, end in ends.items():
                 # Only where `wait` has not named it yet: what comes after this end is news to whoever it is named to.
-                if partition in self._paused and partition in self._news:
-                    self._paused[partition] = end
+                if partition in self._resting and partition in self._news:
+                    self._resting[partition] = max(end, busy[partition])
 
     def _arm(self, partitions: Sequence[Partition]) -> None:
         """Stand at the ends of `partitions`, then ring once more: what came before that moment was not heard."""
@@ -191,10 +192,10 @@ class KafkaWatch:
         with self._lock:
             wanted = [partition for partition in partitions if partition in self._watched]
             new = [partition for partition in wanted if partition in ends and partition not in self._armed]
-        with suppress(KafkaException):
-            if new:
+        if new:
+            with suppress(KafkaException):
                 self._consumer.incremental_assign([KafkaPartition(*each, ends[each]) for each in new])
-                self._armed.update(new)
+                self._armed.update((each, ends[each]) for each in new)
         self._retry.update(partition for partition in wanted if partition not in self._armed)
         self._retry_at_s = time.monotonic() + _RETRY_S
         with self._lock:
@@ -202,24 +203,19 @@ class KafkaWatch:
         self._wake()
 
     def _disarm(self, partitions: Sequence[Partition]) -> None:
-        gone = [partition for partition in partitions if partition in self._armed]
-        self._armed.difference_update(gone)
         self._retry.difference_update(partitions)
         with self._lock:
-            paused = [partition for partition in gone if self._paused.pop(partition, None) is not None]
-        with suppress(KafkaException):
-            if paused:  # it would stay so when it is added again
-                self._consumer.resume([KafkaPartition(*partition) for partition in paused])
-            if gone:
-                self._consumer.incremental_unassign([KafkaPartition(*partition) for partition in gone])
+            resting = {partition for partition in partitions if self._resting.pop(partition, None) is not None}
+        armed = [each for each in partitions if self._armed.pop(each, None) is not None and each not in resting]
+        if armed:
+            with suppress(KafkaException):
+                self._consumer.incremental_unassign([KafkaPartition(*partition) for partition in armed])
 
-    def _resume(self, paused: dict[Partition, int]) -> None:
-        for partition, end in paused.items():
-            if partition in self._armed:
-                with suppress(KafkaException):
-                    if end >= 0:
-                        self._consumer.seek(KafkaPartition(*partition, end))
-                    self._consumer.resume([KafkaPartition(*partition)])
+    def _resume(self, resting: dict[Partition, int]) -> None:
+        again = {partition: at for partition, at in resting.items() if partition in self._armed}
+        if again:
+            with suppress(KafkaException):
+                self._consumer.incremental_assign([KafkaPartition(*partition, at) for partition, at in again.items()])
 
     def _wake(self) -> None:
         with self._lock:

@@ -7,8 +7,9 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tailrace.errors import TailraceError
@@ -65,6 +66,8 @@ class KafkaWriter:
         self._numbers = Partition(_numbers_topic(name))
         self._closed = False
         self._producer: Producer | None = None
+        if not cluster.describe([self._numbers.topic]):
+            cluster.create([TopicSpec(self._numbers.topic, compacted=True)], _NUMBERS_SETTINGS)
         self._producer = self._open(cluster.deadline())
         self._commits = self._read_number()
 
@@ -169,10 +172,8 @@ class KafkaWriter:
         if known.code() in FENCED:
             self._give_up()
             return FencedError(self._name)
-        if known.fatal():
-            self._give_up()
-            return self._unknown(number, error)
         try:
+            # A record's error may only say that the producer is done for; the abort then says why.
             producer.purge()
             producer.abort_transaction(min(self._clients.timeout_s, 2.0))
         except KafkaException as failed:
@@ -221,6 +222,8 @@ class KafkaWriter:
                 }
             )
             try:
+                # Connect first: asked for its producer id before that, librdkafka sleeps for half a second.
+                producer.list_topics(self._numbers.topic, timeout=max(deadline.left_s, 0.001))
                 producer.init_transactions(max(deadline.left_s, 0.001))
                 return producer
             except KafkaException as error:
@@ -233,8 +236,6 @@ class KafkaWriter:
             deadline.pause()
 
     def _read_number(self) -> int:
-        if not self._cluster.describe([self._numbers.topic]):
-            self._cluster.create([TopicSpec(self._numbers.topic, compacted=True)], _NUMBERS_SETTINGS)
         end = self._cluster.settled_ends([self._numbers])[self._numbers]
         start = self._cluster.edges([self._numbers], "start")[self._numbers]
         self._reader.saw_end(self._numbers, end)
@@ -267,13 +268,13 @@ class _Sent:
         self.start, self.stop = -1, -1
         self.error: KafkaError | None = None
 
-    def first(self, error: KafkaError | None, message: Message) -> None:
+    def first(self, error: KafkaError | None, message: Any) -> None:
         if error is None:
             self.start = message.offset()
         else:
             self.error = error
 
-    def last(self, error: KafkaError | None, message: Message) -> None:
+    def last(self, error: KafkaError | None, message: Any) -> None:
         if error is None:
             self.stop = message.offset() + 1
             if self.start < 0:
