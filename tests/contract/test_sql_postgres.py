@@ -21,7 +21,7 @@ import pytest
 from psycopg.adapt import Loader
 from sql_postgres_queries import FEATURES, Query, generated
 
-from tailrace.sql import JSON_METADATA, Database, SqlError
+from tailrace.sql import JSON_METADATA, Database, DatabaseLimits, SqlError
 
 SEED = 20_240_229
 GENERATED = 400
@@ -152,7 +152,7 @@ def _fill(connection: psycopg.Connection[Any]) -> None:
 @pytest.fixture(scope="module")
 def database() -> Iterator[Database]:
     """Ours, with the same tables."""
-    with Database() as database:
+    with Database(DatabaseLimits(threads=1)) as database:
         for name, table in _tables().items():
             database.register(name, table)
         yield database

@@ -58,9 +58,9 @@ class TailraceDialect(DefaultDialect):
         name = _database(connection).resolve(table_name)
         if name is None:
             raise NoSuchTableError(table_name)
-        schema = _database(connection).tables[name]
+        fields = _database(connection).tables[name]
         return [
-            {"name": column.name, "type": _type_of(schema.field(column.name).type), "nullable": True, "default": None}
+            {"name": column.name, "type": _type_of(fields.field(column.name).type), "nullable": True, "default": None}
             for column in _database(connection).relation(name).columns
             if not column.hidden
         ]

@@ -57,15 +57,16 @@ def compute_changes(
     if statement.kind is StatementKind.TRUNCATE:
         return Changes(statement.kind, statement.target, None, [])
     work = _Work(database, statement, id_column, database.translator(parameters))
-    match statement.kind:
-        case StatementKind.INSERT:
-            return work.insert()
-        case StatementKind.CREATE_AS:
-            return work.create_as()
-        case StatementKind.DELETE:
-            return work.delete()
-        case _:
-            return work.update()
+    steps = {
+        StatementKind.INSERT: work.insert,
+        StatementKind.CREATE_AS: work.create_as,
+        StatementKind.DELETE: work.delete,
+        StatementKind.UPDATE: work.update,
+    }
+    try:
+        return steps[statement.kind]()
+    except RecursionError as error:
+        raise SqlError("the statement is nested too deeply", hint="Split it into common table expressions") from error
 
 
 class _Work:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,42 @@ class DatabaseLimits:
     """Most that spills: a runaway join must not fill the disk."""
 
 
+class _Stream:
+    """Batches of a running query."""
+
+    def __init__(self, reader: pa.RecordBatchReader) -> None:
+        self._reader: pa.RecordBatchReader | None = reader
+        self._kept: deque[pa.RecordBatch] = deque()
+        self._error: SqlError | None = None
+
+    def settle(self) -> None:
+        """Read to the end; an error comes when its place is reached."""
+        while (batch := self._read()) is not None:
+            self._kept.append(batch)
+
+    def _read(self) -> pa.RecordBatch | None:
+        if self._reader is None:
+            return None
+        try:
+            batch: pa.RecordBatch = self._reader.read_next_batch()
+        except StopIteration:
+            self._reader = None
+            return None
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            self._reader, self._error = None, SqlError(_message(error))
+            return None
+        return batch
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        while True:
+            batch = self._kept.popleft() if self._kept else self._read()
+            if batch is None:
+                if self._error is not None:
+                    raise self._error
+                return
+            yield batch
+
+
 class Database:
     """Tables in, PostgreSQL's SQL over them, Arrow out.
 
@@ -63,6 +100,7 @@ class Database:
         self._relations: dict[str, Relation] = {}
         self._schemas: dict[str, pa.Schema] = {}
         self._prober = Prober(self._describe)
+        self._stream: _Stream | None = None
 
     def close(self) -> None:
         """Free the memory; later calls fail."""
@@ -103,6 +141,7 @@ class Database:
         if len(set(folded)) != len(folded):
             twice = sorted({column for column in schema.names if folded.count(column.lower()) > 1})
             raise SqlError(f"columns {', '.join(twice)} of table {name} differ by case alone", hint="Rename one")
+        self._settle()
         self.unregister(name)
         internal = f"arrow:{name}"
         items = []
@@ -127,6 +166,7 @@ class Database:
     def unregister(self, name: str) -> None:
         """Forget the table `name`, if there is one."""
         if self._relations.pop(name, None) is not None:
+            self._settle()
             del self._schemas[name]
             self._connection.execute(f"DROP VIEW IF EXISTS {quote_identifier(name)}")
             self._connection.unregister(f"arrow:{name}")
@@ -144,7 +184,12 @@ class Database:
                 hint="Changes go through execute_sql or a table in mode w",
             )
         translator = self.translator(parameters)
-        return self.final(translator.query(statement.tree, translator.root()))
+        try:
+            return self.final(translator.query(statement.tree, translator.root()))
+        except RecursionError as error:
+            raise SqlError(
+                "the statement is nested too deeply", hint="Split it into common table expressions"
+            ) from error
 
     def translator(self, parameters: Mapping[str, object] | None = None) -> QueryTranslator:
         """Translates queries over the registered tables."""
@@ -210,6 +255,7 @@ class Database:
 
     def run(self, relation: Relation) -> pa.Table:
         """All rows of a translated query."""
+        self._settle()
         reader = self._reader(relation, BATCH_ROWS_MAX)
         try:
             table = reader.read_all()
@@ -222,20 +268,22 @@ class Database:
     ) -> Iterator[pa.RecordBatch]:
         """As `query`, in batches of at most `rows_max` rows while the query runs; memory does not grow with the result.
 
-        No other statement may run before the iterator is used up or closed.
+        Another statement in between takes the rest of the rows into memory first.
         """
         relation = self.translate(sql, parameters)
-        reader = self._reader(relation, rows_max)
-        while True:
-            try:
-                batch = reader.read_next_batch()
-            except StopIteration:
-                return
-            except (duckdb.Error, pa.ArrowException, OSError) as error:
-                raise SqlError(_message(error)) from error
+        self._settle()
+        stream = _Stream(self._reader(relation, rows_max))
+        self._stream = stream
+        for batch in stream:
             for start in range(0, batch.num_rows, rows_max):
                 part = pa.Table.from_batches([batch.slice(start, rows_max)])
                 yield from _leaving(part, relation).combine_chunks().to_batches()
+
+    def _settle(self) -> None:
+        """Take what is left of a streamed result into memory, for the next statement would end it."""
+        if self._stream is not None:
+            self._stream.settle()
+            self._stream = None
 
     def _reader(self, relation: Relation, rows_max: int) -> pa.RecordBatchReader:
         try:
@@ -245,6 +293,7 @@ class Database:
             raise SqlError(_message(error)) from error
 
     def _describe(self, sql: str) -> str:
+        self._settle()
         try:
             return str(self._connection.execute(f"DESCRIBE {sql}").fetchall()[0][1])
         except duckdb.Error as error:
@@ -277,6 +326,8 @@ def _leaving(table: pa.Table, relation: Relation) -> pa.Table:
             kind = pa.timestamp("us", "UTC" if kind.tz else None)
         elif isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type
+        elif pa.types.is_list(kind):  # DuckDB names the items after the column
+            kind = pa.list_(kind.value_type)
         fields.append(pa.field(column.name, kind, metadata=JSON_METADATA if column.type == "JSON" else None))
         arrays.append(array.cast(kind))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))

@@ -79,6 +79,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     intercepted_binops = frozenset(["*", "**", "+", "%"])
 
+    def wrap_str_format(self, value: Any) -> None:
+        """`str.format` is a method like any other that is not on the list: its widths could fill the memory."""
+
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return type(obj).__name__ in ("LoopContext", "Cycler", "Namespace") or (
             isinstance(obj, str | list | tuple | dict)
