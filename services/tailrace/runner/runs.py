@@ -149,7 +149,7 @@ class Desk:
         if pin is None:
             tail = self._tail(table)
             await self._settle()  # a table that the node wrote moments ago shows what it wrote
-            await tail.advance()
+            await tail.advance(settled=True)
             pin = self._run.pinned[table] = await tail.pin()
         return pin
 
@@ -181,7 +181,7 @@ class Desk:
         await self._checkpoint()
         for table in wrote:
             if table in run.pinned:
-                await self._tails[table].advance()
+                await self._tails[table].advance(settled=True)
                 run.pinned[table] = await self._tails[table].pin()
         cuts = {table: run.pinned[table].cut for table in wrote if table in run.pinned}
         return {"op": "reply", "cuts": cuts, "part": run.part}, b""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
 from tailrace.log import Batch, Log, Offset, Partition, Record, TopicInfo
@@ -25,9 +29,11 @@ class Pin(NamedTuple):
     """The active version."""
 
 
-class _Piece(NamedTuple):
+@dataclass(slots=True)
+class _Piece:
     start: int
-    batch: Batch
+    records: list[Record]
+    next: int
     data_bytes: int
 
 
@@ -43,80 +49,128 @@ class TableTail:
         self._settings = settings
         self._call = call
         self._lock = asyncio.Lock()
+        self._folding = threading.Lock()
+        """Held while the fold changes: a step goes on in its thread when whoever waits for it is cancelled."""
+        self._pin: Pin | None = None
         self._pieces: deque[_Piece] = deque()
         self._pieces_bytes = 0
 
-    async def advance(self, *, until: int | None = None) -> bool:
-        """Fold what is new, up to the log's end, or until the fold is at or past `until`; True when at the end."""
+    async def advance(self, *, until: int | None = None, settled: bool = False) -> bool:
+        """Fold what is new, up to the log's end, or until the fold is at or past `until`; True when at the end.
+
+        `settled`: up to an end that hides nothing. On Kafka a commit of our own shows some milliseconds after it.
+        """
         async with self._lock:
-            end = await self._end()
-            while self.fold.position < end and (until is None or self.fold.position < until):
-                start = self.fold.position
-                batch = await self._read(start, end)
-                await asyncio.to_thread(self._fold, batch)
-                self._keep(start, batch)
-                if batch.next <= start:
-                    break
+            end, moved = await self._advance(await self._settled_end() if settled else None)
+            while moved and self.fold.position < end and (until is None or self.fold.position < until):
+                end, moved = await self._advance(end)
             return self.fold.position >= end
 
+    async def _settled_end(self) -> int:
+        ends: dict[Partition, Offset] = await self._call(lambda: self._log.settled_ends([self.partition]))
+        return ends[self.partition]
+
+    async def _advance(self, end: int | None) -> tuple[int, bool]:
+        step: tuple[int, int, Batch] = await self._call(lambda: self._step(end))
+        known_end, start, batch = step
+        self._keep(start, batch)
+        return known_end, batch.next > start
+
     async def pin(self) -> Pin:
-        """The table as of the fold's position."""
+        """The table as of the fold's position; while the fold goes on, as of the last step that is through."""
+        if self._folding.acquire(blocking=False):
+            try:
+                return self._pinned()
+            finally:
+                self._folding.release()
+        if self._pin is not None:
+            return self._pin
         async with self._lock:
-            return Pin(self.fold.position, self.fold.view())
+            return self._pinned()
+
+    def _pinned(self) -> Pin:
+        if self._pin is None or self._pin.cut != self.fold.position:
+            self._pin = Pin(self.fold.position, self.fold.view())
+        return self._pin
 
     async def saved(self) -> dict[str, object]:
         """The fold for an index, with the topic's birth: a topic made again must not be taken for the old one."""
         async with self._lock:
-            return {**self.fold.to_json(), "born_ms": self.info.born_ms}
+            with self._folding:
+                return {**self.fold.to_json(), "born_ms": self.info.born_ms}
 
     async def views(self, cut: int) -> list[VersionView]:
         """The versions that were begun before `cut`, oldest first."""
         async with self._lock:
-            views = [version.view(self.fold.position) for version in self.fold.versions.values()]
+            with self._folding:
+                views = [version.view(self.fold.position) for version in self.fold.versions.values()]
         return [view.before(cut) for view in views if view.segments[0][0] < cut]
 
     async def scan(self, start: int, stop: int, records_max: int) -> Batch:
         """Committed records with `start <= offset < stop`, from memory where they are there."""
         for piece in self._pieces:
-            if piece.start <= start < piece.batch.next:
-                return self._cut(piece.batch, start, stop, min(records_max, self._settings.scan_records_max))
+            if piece.start <= start < piece.next:
+                return _cut(piece, start, stop, min(records_max, self._settings.scan_records_max))
         return await self._read(start, stop, records_max)
 
-    async def _end(self) -> int:
-        ends: dict[Partition, Offset] = await self._call(lambda: self._log.ends([self.partition]))
-        return ends[self.partition]
-
     async def _read(self, start: int, stop: int, records_max: int | None = None) -> Batch:
-        settings = self._settings
-        batch: Batch = await self._call(
-            lambda: self._log.read(
-                self.partition,
-                Offset(start),
-                stop=Offset(stop),
-                records_max=min(records_max or settings.scan_records_max, settings.scan_records_max),
-                bytes_max=settings.scan_bytes_max,
-            )
-        )
+        wanted = records_max or self._settings.scan_records_max
+        batch: Batch = await self._call(lambda: self._read_now(start, stop, wanted))
         return batch
 
-    def _fold(self, batch: Batch) -> None:
-        self.fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
+    def _read_now(self, start: int, stop: int, records_max: int) -> Batch:
+        return self._log.read(
+            self.partition,
+            Offset(start),
+            stop=Offset(stop),
+            records_max=min(records_max, self._settings.scan_records_max),
+            bytes_max=self._settings.scan_bytes_max,
+        )
+
+    def _step(self, end: int | None) -> tuple[int, int, Batch]:
+        """Read on and fold, in a thread: one change of threads for all of it. Returns the log's end as it was when
+        asked for (where `end` is None), where reading began, and what there was."""
+        start = self.fold.position
+        if end is None:
+            end = self._log.ends([self.partition])[self.partition]
+        if start >= end:
+            return end, start, Batch([], Offset(start))
+        batch = self._read_now(start, end, self._settings.scan_records_max)
+        with self._folding:
+            self.fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
+            self._pinned()
+        return end, start, batch
 
     def _keep(self, start: int, batch: Batch) -> None:
+        if batch.next <= start:
+            return
         size = sum(len(record.value or b"") for record in batch.records) + 200 * len(batch.records)
-        self._pieces.append(_Piece(start, batch, size))
+        last = self._pieces[-1] if self._pieces else None
+        if (
+            last is not None
+            and last.next == start
+            and len(last.records) + len(batch.records) <= self._settings.scan_records_max
+        ):
+            last.records += batch.records
+            last.next = batch.next
+            last.data_bytes += size
+        else:
+            self._pieces.append(_Piece(start, list(batch.records), batch.next, size))
         self._pieces_bytes += size
         while self._pieces_bytes > self._settings.tail_bytes_max:
             self._pieces_bytes -= self._pieces.popleft().data_bytes
 
-    def _cut(self, batch: Batch, start: int, stop: int, records_max: int) -> Batch:
-        records = batch.records
-        if records and (records[0].offset < start or records[-1].offset >= stop):
-            records = [record for record in records if start <= record.offset < stop]
-        if len(records) > records_max:
-            records = records[:records_max]
-            return Batch(records, Offset(records[-1].offset + 1))
-        return Batch(records, Offset(min(batch.next, stop)))
+
+_offset = attrgetter("offset")
+
+
+def _cut(piece: _Piece, start: int, stop: int, records_max: int) -> Batch:
+    """The piece's records with `start <= offset < stop`, at most `records_max` of them."""
+    low = bisect_left(piece.records, start, key=_offset)
+    high = bisect_left(piece.records, stop, lo=low, key=_offset)
+    if high - low > records_max:
+        return Batch(piece.records[low : low + records_max], piece.records[low + records_max].offset)
+    return Batch(piece.records[low:high], Offset(min(piece.next, stop)))
 
 
 def sendable(records: list[Record]) -> tuple[dict[str, list[int]], bytes]:

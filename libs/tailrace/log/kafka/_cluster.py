@@ -15,7 +15,7 @@ from tailrace.errors import SettingError
 from tailrace.log.contract import Offset, Partition, Place, TopicSpec
 from tailrace.log.errors import TopicNotFoundError
 from tailrace.log.kafka._clients import Clients
-from tailrace.log.kafka._failures import MISSING, PASSING, error_of, reason_of
+from tailrace.log.kafka._failures import MISSING, PASSING, STALE, error_of, reason_of
 
 __all__ = ["INTERNAL", "Cluster", "Deadline", "TopicFound"]
 
@@ -302,6 +302,7 @@ class Cluster:
             self._clients.check_open()
             again: list[Any] = []
             last: BaseException | None = None
+            stale = False
             try:
                 futures = call(keys, max(deadline.left_s, 0.05))
             except KafkaException as error:
@@ -328,12 +329,15 @@ class Cluster:
                         raise self._refused(doing, error) from error
                     again.append(key)
                     last = error
+                    stale = stale or code in STALE
             if not again:
                 return answers
             if deadline.passed:
                 raise self._clients.unavailable(doing, last) from last
             keys = again
             deadline.pause()
+            if stale:  # this client would ask with the old leader's epoch for ever
+                self._admin = self._clients.admin()
 
     def _refused(self, doing: str, error: KafkaException) -> Exception:
         known = error_of(error)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from confluent_kafka import KafkaError, KafkaException
 
 __all__ = [
+    "CLIENT_ERRORS",
     "FENCED",
     "MISSING",
     "PASSING",
+    "STALE",
     "error_of",
     "reason_of",
 ]
@@ -34,11 +36,15 @@ FENCED = frozenset(
 )
 """Another producer took our transactional id."""
 
+STALE = frozenset((KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH))
+"""A client of before a broker's restart asks with the epoch of the leader that it knew, and does not look for the new
+one (librdkafka's admin client, measured: for over a minute)."""
+
 PASSING = frozenset(
     (
         *(KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._TIMED_OUT_QUEUE, KafkaError._ALL_BROKERS_DOWN),
         *(KafkaError._RESOLVE, KafkaError._WAIT_COORD, KafkaError._RETRY, KafkaError._MSG_TIMED_OUT),
-        *(KafkaError._WAIT_CACHE, KafkaError._INTR, KafkaError._PARTIAL, KafkaError._DESTROY_BROKER),
+        *(KafkaError._WAIT_CACHE, KafkaError._NOENT, KafkaError._INTR, KafkaError._PARTIAL, KafkaError._DESTROY_BROKER),
         *(KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.REPLICA_NOT_AVAILABLE),
         *(KafkaError.REQUEST_TIMED_OUT, KafkaError.NETWORK_EXCEPTION, KafkaError.COORDINATOR_LOAD_IN_PROGRESS),
         *(KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.NOT_COORDINATOR, KafkaError.NOT_CONTROLLER),
@@ -51,8 +57,15 @@ PASSING = frozenset(
 """What goes away by itself: ask again until the time is up."""
 
 
+CLIENT_ERRORS = (KafkaException, SystemError)
+"""What serving a client's callbacks raises: a fatal error is set as an exception beside them, so that the callback after
+it becomes a SystemError caused by it."""
+
+
 def error_of(exception: BaseException) -> KafkaError | None:
     """The KafkaError inside an exception of confluent-kafka's."""
+    if isinstance(exception, SystemError) and exception.__cause__ is not None:
+        exception = exception.__cause__
     if isinstance(exception, KafkaException) and exception.args and isinstance(exception.args[0], KafkaError):
         return exception.args[0]
     return None
@@ -60,7 +73,7 @@ def error_of(exception: BaseException) -> KafkaError | None:
 
 def reason_of(error: object) -> str:
     """One line for a person."""
-    if isinstance(error, KafkaException):
+    if isinstance(error, CLIENT_ERRORS):
         error = error_of(error) or error
     if isinstance(error, KafkaError):
         return f"{error.str()} ({error.name()})"
