@@ -77,7 +77,7 @@ def test_histories_keep_every_promise() -> None:
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_many_histories_keep_every_promise() -> None:
     """The long version, on other seeds."""
     play_all(range(HISTORIES, HISTORIES + 10_000))
