@@ -175,3 +175,26 @@ def test_a_view_does_not_change_under_its_reader(topic: MemoryTopic) -> None:
     topic.rows({"n": 2}, fields=N)
     topic.marker("version", fields=N)
     assert reader.table().to_pylist() == [{"n": 1}]
+
+
+def test_posts_fold_the_same_with_and_without_being_parsed() -> None:
+    """Posts are told by their first bytes, which must change nothing but the time it takes."""
+    posts = [
+        webhook_message({"ts": 1_700_000_000_000}, b'{"a":1}', 1),
+        webhook_message({"ts": 1_700_000_000_001}, b'{"a":2},{"a":3}', 2),
+        webhook_message({"ts": 1_700_000_000_002, "request_key": "k"}, b'{"a":4}', 1),
+        webhook_message({"ts": 1_700_000_000_003}, b'{"a":5}', 1),
+        webhook_message({"ts": 1_700_000_000_004, "quiet": True}, b'{"a":6}', 1),
+        webhook_message({"ts": 0}, b"[]", 1),
+        b'{"kind":"webhook","ts":01,"n":1,"rows":[]}',
+        webhook_message({"ts": 1_700_000_000_005}, b'{"a":7}', 1),
+    ]
+    spaced = [post.replace(b'{"kind":', b'{ "kind":', 1) for post in posts]
+    folds = []
+    for values in (posts, spaced):
+        fold = TableFold("orders")
+        fold.advance(((offset, 1_700_000_000_000, value) for offset, value in enumerate(values)), len(values))
+        folds.append(fold.to_json())
+    assert folds[0] == folds[1]
+    view = TableFold.from_json(folds[0]).view()
+    assert view is not None and view.appended == 8

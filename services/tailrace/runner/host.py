@@ -129,6 +129,8 @@ class _Slot:
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     warm: _Warm | None = None
     current: Run | None = None
+    busy: bool = False
+    """A run was started and has not ended."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while no ended run waits for its commit."""
 
@@ -307,6 +309,7 @@ class Host:
                 self._spawn(self._open_shard(command))
             case StartRun():
                 slot = self._slots[command.slot]
+                slot.busy = True
                 task = self._spawn(self._run(slot, command))
                 slot.tasks[command.run] = task
                 task.add_done_callback(lambda _, run=command.run: slot.tasks.pop(run, None))  # type: ignore[misc]
@@ -404,8 +407,11 @@ class Host:
     async def _read_news(self, topic: str) -> None:
         tail = self._tail(topic)
         while True:
-            at_end = await tail.advance(until=tail.fold.position + self.settings.backlog_records_max)
-            last = {writer: {0: offset} for writer, offset in tail.fold.last_by_writer.items()}
+            if self._far_enough(topic, tail.fold.position):
+                self._behind.add(topic)  # whoever ends or begins a run next looks again
+                return
+            at_end = await tail.advance(until=tail.fold.position + self.settings.scan_records_max)
+            last = {writer: {0: offset} for writer, offset in dict(tail.fold.last_by_writer).items()}
             self._post(News(now_ms=self._now(), table=topic, last=last))
             if tail.fold.position - self._indexed.get(topic, 0) >= self.settings.index_every_offsets:
                 await self._save_index(topic, tail)
@@ -413,9 +419,17 @@ class Host:
                 self._behind.discard(topic)
                 self._caught_up.add(topic)
                 return
-            if all(self._slots[slot].current is not None for slot in self._readers.get(topic, ())):
-                self._behind.add(topic)  # they are busy; whoever ends first looks again
-                return
+
+    def _far_enough(self, topic: str, position: int) -> bool:
+        """Whether all readers of a table are busy, and those that stream it have enough to go on with."""
+        for name in self._readers.get(topic, ()):
+            slot = self._slots[name]
+            if not slot.busy:
+                return False
+            place = slot.head.places.get(topic)
+            if place is not None and position - place[0] < self.settings.backlog_records_max:
+                return False
+        return True
 
     async def _read_triggers(self, topic: str) -> None:
         partition = Partition(topic)
@@ -482,7 +496,7 @@ class Host:
             self._retire(slot)
             raise
         duration_ms = int((self._runtime.clock.monotonic_s() - began_s) * 1000)
-        slot.current = None
+        slot.current, slot.busy = None, False
         if ended is None or ended.leftovers or ended.kind != "ok" or slot.deployed.app_dir != Path(run.order.app_dir):
             self._retire(slot)
         else:
@@ -519,8 +533,9 @@ class Host:
             fresh = waits_for_news and table in self._caught_up
             if table in record.streamed:
                 place = head.places.get(table, (0, 0))[0]
-                if not (fresh and tail.fold.position > place) and tail.fold.position < place + start.rows_max:
-                    await tail.advance(until=max(place, tail.fold.position) + self.settings.backlog_records_max)
+                enough = place + min(start.rows_max, self.settings.scan_records_max)
+                if not (fresh and tail.fold.position > place) and tail.fold.position < enough:
+                    await tail.advance(until=enough)
             elif not fresh:
                 await tail.advance()
             pins[table] = await tail.pin()
@@ -556,6 +571,7 @@ class Host:
         )
         run = Run(slot.name, start, order, self._now(), pins, dict(pins))
         slot.runs[number] = slot.current = run
+        self._look_again(slot)  # reads ahead while the worker is at work
         self._runtime.probe.reached("run-begun")
         return run
 
@@ -669,6 +685,7 @@ class Host:
         task = slot.tasks.pop(number, None)
         if task is not None:
             task.cancel()
+            slot.busy = False
         if run is not None:
             if slot.current is run:
                 slot.current = None
@@ -682,6 +699,7 @@ class Host:
                 )
             )
         self._settle(slot)
+        self._look_again(slot)
 
     def _settle(self, slot: _Slot) -> None:
         if not any(run.outcome is not None for run in slot.runs.values()):
