@@ -47,7 +47,7 @@ __all__ = [
     "WorkerStartError",
 ]
 
-PRELOAD = ("orjson", "numpy", "pandas", "pyarrow", "duckdb")
+PRELOAD = ("orjson", "numpy", "pandas", "pyarrow", "duckdb", "tailrace.node.worker", "tailrace.sql")
 """What most nodes import. Measured: 0.5-1 s in the background; the zygote and four idle workers then hold 135 MB
 (PSS) together, where each worker that imports pandas itself takes 0.4 s and some 60 MB of its own."""
 
