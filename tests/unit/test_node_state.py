@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,9 +9,6 @@ from typing import Any
 
 import orjson
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from node_apps import Nodes
 
 import patterns
@@ -137,7 +133,7 @@ def test_parameters_are_coerced_to_their_type(value: Any, kind: Any, wanted: Any
 
 @pytest.mark.parametrize(("value", "kind"), [("many", int), (1.5, int), ("maybe", bool), ("x", float), ("x", date)])
 def test_a_parameter_that_is_none_of_its_type_is_named(value: Any, kind: Any) -> None:
-    with pytest.raises(ParameterValueError, match="'2. threshold'"):
+    with pytest.raises(ParameterValueError, match=r"'2\. threshold'"):
         coerce("2. threshold", value, kind)
 
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from node_apps import Nodes
 
 from tailrace.node.protocol import Channel, Outcome, encode_frame
@@ -32,8 +28,7 @@ class Host:
 
         def drive() -> None:
             with ours:
-                for kind in kinds:
-                    ended.append(self._one(Channel(ours), kind, changes))
+                ended.extend(self._one(Channel(ours), kind, changes) for kind in kinds)
 
         driver = threading.Thread(target=drive, daemon=True)
         driver.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tailrace.node.errors import NoVersionError
-from tailrace.node.queries import Tables, named_tables, register, typed
+from tailrace.node.queries import Tables, database_of, named_tables, register, typed
 from tailrace.tables import parse_id
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def change(session: Session, sql: str) -> None:
         NoVersionError: rejected; the table to change has no version yet.
         SqlError: rejected; with PostgreSQL's message where there is one.
     """
-    from tailrace.sql import Database, SqlError, StatementKind, analyse
+    from tailrace.sql import SqlError, StatementKind, analyse
 
     statement = analyse(sql)
     tables = Tables(session)
@@ -47,7 +47,7 @@ def change(session: Session, sql: str) -> None:
         return
     if kind in (StatementKind.UPDATE, StatementKind.DELETE):
         session.flush()  # then all rows have their ids, where nothing forbids it
-    with Database() as database:
+    with database_of(session) as database:
         for name in named_tables(sql):
             store = tables.find(name)
             if store is target:

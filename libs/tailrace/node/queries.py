@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tailrace.node.errors import NoVersionError
@@ -16,7 +18,17 @@ if TYPE_CHECKING:
     from tailrace.node.store import RunStore
     from tailrace.sql import Database
 
-__all__ = ["Tables", "execute", "named_tables", "open_database", "register", "rendered", "select", "typed"]
+__all__ = [
+    "Tables",
+    "database_of",
+    "execute",
+    "named_tables",
+    "open_database",
+    "register",
+    "rendered",
+    "select",
+    "typed",
+]
 
 
 class Tables:
@@ -78,21 +90,49 @@ def named_tables(sql: str) -> list[str]:
     return list(dict.fromkeys(table.name for table in tree.find_all(exp.Table) if table.name))
 
 
-def open_database(session: Session, sql: str) -> Database:
-    """A database that holds the tables which `sql` names, as this run sees them, and nothing else."""
+_lock = threading.RLock()
+_kept: Database | None = None
+
+
+@contextmanager
+def database_of(session: Session) -> Iterator[Database]:
+    """An empty database, for one statement at a time.
+
+    Opening one takes 30 ms, so a worker keeps its own; a statement that was broken off from outside (a time limit)
+    takes it along.
+    """
+    global _kept
     from tailrace.sql import Database, DatabaseLimits
 
-    database = Database(DatabaseLimits(memory_bytes_max=max(256 << 20, session.order.memory_bytes_max // 2)))
-    try:
-        tables = Tables(session)
+    with _lock:
+        database, _kept = _kept, None
+        if database is None:
+            database = Database(DatabaseLimits(memory_bytes_max=max(256 << 20, session.order.memory_bytes_max // 2)))
+        try:
+            yield database
+            for name in list(database.tables):
+                database.unregister(name)
+        except Exception:
+            for name in list(database.tables):
+                database.unregister(name)
+            _kept = database
+            raise
+        except BaseException:
+            database.close()
+            raise
+        _kept = database
+
+
+@contextmanager
+def open_database(session: Session, sql: str) -> Iterator[Database]:
+    """A database that holds the tables which `sql` names, as this run sees them, and nothing else."""
+    tables = Tables(session)
+    with database_of(session) as database:
         for name in named_tables(sql):
             store = tables.find(name)
             if store is not None:
                 register(database, name, store)
-    except BaseException:
-        database.close()
-        raise
-    return database
+        yield database
 
 
 def register(database: Database, name: str, store: RunStore) -> None:
@@ -115,11 +155,8 @@ def select(session: Session, sql: str) -> Result:
         SqlError: rejected; with PostgreSQL's message where there is one.
     """
     sql = rendered(session, sql)
-    database = open_database(session, sql)
-    try:
+    with open_database(session, sql) as database:
         table = database.query(sql)
-    finally:
-        database.close()
     fields, table = typed(table)
     return Result(fields, iter([table]))
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from typing import Any
 import orjson
 
 from tailrace.node.protocol import DeadLetter, Outcome, Progress, RunOrder, StoreRef, progress_from_json
+from tailrace.node.session import Session, activate, deactivate
+from tailrace.node.table import Table
 from tailrace.node.worker import run_order
 from tailrace.node.writing import forget_known_fields
 from tailrace.runtime import Clock, SystemClock
@@ -283,8 +286,9 @@ class TestApp:
 
     def append(self, name: str, records: Any) -> None:
         """Put records into a table, as a node would."""
-        host = self._write_host(name)
-        host.append(records)
+        self.table(name)
+        with self.inside(node=""):
+            Table(name, "w").append(records)
 
     def post(self, name: str, *payloads: Any) -> None:
         """Put posted payloads into a table, as its webhook would: rows {timestamp, record}."""
@@ -348,21 +352,22 @@ class TestApp:
         self.dead_letters += host.letters
         return TestRun(outcome, host.responses, host.logs, host.results)
 
-    def _write_host(self, name: str) -> Any:
-        from tailrace.node.session import Session
+    @contextmanager
+    def inside(self, node: str = "test", **changes: Any) -> Iterator[MemoryHost]:
+        """The body is the code of a node: `Table`, `State` and the rest work in it, and it is committed at its end.
 
-        app, table = self, self.table(name)
-
-        class _Writer:
-            def append(self, records: Any) -> None:
-                order = app.order(node="")
-                forget_known_fields()
-                host = MemoryHost(app, order)
-                session = Session(order, host, clock=app.clock)
-                session.store(table.ref).writer.append(records)
-                host.end(session.finish("ok"))
-
-        return _Writer()
+        If the body raises, nothing more is committed.
+        """
+        forget_known_fields()
+        host = MemoryHost(self, self.order(node=node, **changes))
+        session = Session(host.order, host, clock=self.clock)
+        activate(session)
+        try:
+            yield host
+            host.end(session.finish("ok"))
+        finally:
+            deactivate()
+            session.close()
 
 
 def run_node(
