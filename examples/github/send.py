@@ -58,7 +58,7 @@ def post(session: requests.Session, url: str, delivery: dict) -> None:
 
 def webhook_url(data: str | None) -> str:
     """The URL that the running `tailrace up` gave to the webhook."""
-    command = [sys.executable, "-c", "from tailrace.cli import main; main()", "webhooks", "--json", "--app", APP]
+    command = [sys.executable, "-m", "tailrace.cli", "webhooks", "--json", "--app", APP]
     asked = subprocess.run([*command, *(["--data", data] if data else [])], stdout=subprocess.PIPE, text=True)
     if asked.returncode != 0:
         sys.exit(asked.returncode)

@@ -37,7 +37,8 @@ def run_text(entry: Entry, title_width: int = 12) -> Text:
     text.append(f"{printable(entry['title']):<{title_width}} ", style="bold cyan" if good else "bold red")
     if not good:
         text.append(f"{entry['kind'].replace('_', ' ')} ", style="red")
-    text.append(f"{entry['rows_in']:,} in, {count(entry['rows_out'], 'row')} out ")
+    read = f"{entry['rows_in']:,} in, " if entry["rows_in"] else ""
+    text.append(f"{read}{count(entry['rows_out'], 'row')} out ")
     text.append(f" {duration(entry['duration_ms'])}  ", style="magenta")
     text.append(_why(entry), style="dim")
     if entry.get("error"):

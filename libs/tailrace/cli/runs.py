@@ -171,7 +171,8 @@ def status(data: Data = None, as_json: Json = False) -> None:
         for node in app["nodes"]:
             run = newest.get((app["app"], node["node"]))
             last = f"{run['kind']} at {clock_time(run['started_ms'])}, {duration(run['duration_ms'])}" if run else None
-            rows.append((node["node"], node["title"], node["kind"], node["trigger"], last))
+            runs_at_all = node["kind"] in ("python", "sql")
+            rows.append((node["node"], node["title"], node["kind"], node["trigger"] if runs_at_all else None, last))
         print_table(("id", "node", "kind", "trigger", "last run"), rows)
         for problem in app["problems"]:
             style = "red" if problem["severity"] == "error" else "yellow"

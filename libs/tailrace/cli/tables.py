@@ -213,7 +213,9 @@ def sql(
     if not text.strip():
         raise UsageError("the query is empty", 'for example: tailrace sql "select 1"')
     answer = Client(data).post("sql", {"sql": text, "app": app})
-    _print_rows(answer, as_json=as_json)
+    names = _different([column["name"] for column in answer["columns"]])
+    rows = [dict(zip(names, values, strict=True)) for values in answer["rows"]]
+    _print_rows(rows, as_json=as_json, columns=names)
 
 
 def _rows(client: Any, name: str, **query: Any) -> list[dict[str, Any]]:
@@ -222,14 +224,26 @@ def _rows(client: Any, name: str, **query: Any) -> list[dict[str, Any]]:
     return found
 
 
-def _print_rows(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+def _different(names: list[str]) -> list[str]:
+    """The names, each once: a result may have one twice, a row of JSON not."""
+    found: list[str] = []
+    for name in names:
+        candidate, number = name, 0
+        while candidate in found:
+            number += 1
+            candidate = f"{name}_{number}"
+        found.append(candidate)
+    return found
+
+
+def _print_rows(rows: list[dict[str, Any]], *, as_json: bool, columns: list[str] | None = None) -> None:
     if as_json:
         print_json(rows)
         return
     if not rows:
         say("no rows")
         return
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     numbers = [
         name
         for name in columns

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,12 +78,16 @@ class _Up:
         feed = Feed(entry_printer(as_json=self._as_json, title_width=width), fold=not (self._as_json or self._verbose))
         runtime = Runtime(probe=probe_from_environment())
         house = House(self._settings, runtime, listener=lambda entry: feed.put(asdict(entry)))
+        edits: asyncio.Queue[set[str]] = asyncio.Queue()
+        # Watched before the files are read: no edit may fall between the two.
+        watching = asyncio.ensure_future(_watch(self._settings.apps, edits)) if self._watch else None
+        await asyncio.sleep(0)
         if not await self._until_stop(house.start()):
             return EXIT_OK
         try:
             self._say_ready(house)
             feed.start()
-            await self._stay(house)
+            await self._stay(house, edits, watching)
         finally:
             self._begin_deadline()
             await house.stop()
@@ -114,11 +118,11 @@ class _Up:
         task.result()
         return True
 
-    async def _stay(self, house: House) -> None:
+    async def _stay(self, house: House, edits: asyncio.Queue[set[str]], watching: asyncio.Future[None] | None) -> None:
         """Until the stop; raises what the host failed with."""
         work: set[asyncio.Future[Any]] = {asyncio.ensure_future(self._stop.wait()), house.failure}
-        if self._watch:
-            work.add(asyncio.ensure_future(self._redeploy(house)))
+        if watching is not None:
+            work |= {watching, asyncio.ensure_future(self._redeploy(house, edits))}
         try:
             done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -129,9 +133,10 @@ class _Up:
         for task in done:
             task.result()
 
-    async def _redeploy(self, house: House) -> None:
+    async def _redeploy(self, house: House, edits: asyncio.Queue[set[str]]) -> None:
         """Deploy again after each edit; a graph that cannot be used leaves the last one running."""
-        async for files in _edits(house.settings.apps):
+        while True:
+            files = await edits.get()
             try:
                 await house.load()
             except TailraceError as error:
@@ -215,11 +220,11 @@ def _banner(url: str, log: str, data: str, apps: Sequence[dict[str, Any]]) -> Te
     return text
 
 
-async def _edits(apps: Sequence[Path]) -> AsyncIterator[set[str]]:
-    """Names of the files that were edited, each time that some were."""
+async def _watch(apps: Sequence[Path], edits: asyncio.Queue[set[str]]) -> None:
+    """Put the names of the files that were edited into `edits`, each time that some were."""
     from watchfiles import DefaultFilter, awatch
 
     folders = [app.parent if app.is_file() else app for app in apps]
     ignored = DefaultFilter(ignore_dirs=[*DefaultFilter.ignore_dirs, ".tailrace"])
     async for changes in awatch(*folders, watch_filter=ignored, step=50, debounce=400):
-        yield {Path(path).name for _, path in changes}
+        edits.put_nowait({Path(path).name for _, path in changes})
