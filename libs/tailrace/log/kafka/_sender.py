@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from tailrace.log.contract import NewRecord, Partition
 from tailrace.log.kafka._clients import Clients, discard
+from tailrace.log.kafka._failures import CLIENT_ERRORS
 
 __all__ = ["Delivered", "Sender", "produce_all"]
 
@@ -54,12 +56,15 @@ class Sender:
 
     def _serve(self) -> None:
         while not self._ended:
-            self._producer.poll(0.25)
-        try:
+            try:
+                self._producer.poll(0.25)
+            except CLIENT_ERRORS:  # a fatal one: nothing goes through it any more
+                self._ended = True
+        with suppress(*CLIENT_ERRORS):
             self._producer.purge()
-            self._producer.poll(0)
-        except KafkaException:
-            pass
+        while len(self._producer) > 0:
+            with suppress(*CLIENT_ERRORS):
+                self._producer.poll(0.1)
         discard(self._producer)
 
 

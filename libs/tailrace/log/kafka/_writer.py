@@ -18,7 +18,7 @@ from tailrace.log.errors import FencedError, LogUnavailableError, OutcomeUnknown
 from tailrace.log.kafka._appends import check_sizes, rejection
 from tailrace.log.kafka._clients import Clients, discard
 from tailrace.log.kafka._cluster import INTERNAL, Cluster, Deadline
-from tailrace.log.kafka._failures import FENCED, MISSING, PASSING, error_of, reason_of
+from tailrace.log.kafka._failures import CLIENT_ERRORS, FENCED, MISSING, PASSING, error_of, reason_of
 from tailrace.log.kafka._reader import Reader
 from tailrace.log.kafka._sender import produce_all
 from tailrace.runtime import Probe
@@ -32,6 +32,9 @@ _NUMBERS_SETTINGS = {
     # A writer that was fenced looks whether its last commit happened; the record must not be compacted away before.
     "min.compaction.lag.ms": "120000",
 }
+_ABORT_S = 2.0
+"""Longest wait for an abort, after the call's own time: what cannot be aborted by then is left to the next opener."""
+
 _LOOK_BACK = 64
 """Offsets before the end among which the last number is looked for first."""
 
@@ -99,7 +102,7 @@ class KafkaWriter:
         sent[self._numbers] = _Sent(self._numbers)
         try:
             self._send({**by_partition, self._numbers: [NewRecord(mark, self._name.encode())]}, places, sent, deadline)
-        except KafkaException as error:
+        except CLIENT_ERRORS as error:
             raise self._undone(error, sent, number) from error
         except BaseException:
             self._give_up()
@@ -107,9 +110,9 @@ class KafkaWriter:
         try:
             self._end_transaction(deadline)
         except Exception as error:
+            is_fenced = self._is_fenced(error)
             self._give_up()
-            known = error_of(error)
-            if known is None or known.code() not in FENCED:
+            if not is_fenced:
                 raise self._unknown(number, error) from error
             try:
                 happened = self._happened(sent[self._numbers].start)
@@ -163,20 +166,22 @@ class KafkaWriter:
         self._producer.commit_transaction(max(deadline.left_s, 0.001))
         self._probe.reached("kafka-commit-after")
 
-    def _undone(self, error: KafkaException, sent: Mapping[Partition, _Sent], number: int) -> TailraceError:
+    def _undone(self, error: Exception, sent: Mapping[Partition, _Sent], number: int) -> TailraceError:
         """Abort, and say what went wrong. Nothing was written: the commit was never asked for."""
         producer = self._producer
         assert producer is not None
         known = error_of(error)
-        assert known is not None
+        if known is None:
+            self._give_up()
+            return self._unknown(number, error)
         if known.code() in FENCED:
             self._give_up()
             return FencedError(self._name)
         try:
             # A record's error may only say that the producer is done for; the abort then says why.
             producer.purge()
-            producer.abort_transaction(min(self._clients.timeout_s, 2.0))
-        except KafkaException as failed:
+            producer.abort_transaction(_ABORT_S)
+        except CLIENT_ERRORS as failed:
             self._give_up()
             code = error_of(failed)
             if code is not None and code.code() in FENCED:
@@ -202,6 +207,18 @@ class KafkaWriter:
             return OutcomeUnknownError(what, reason_of(error))
         return OutcomeUnknownError(what, self._clients.unavailable("it", error).cause)
 
+    def _is_fenced(self, error: Exception) -> bool:
+        """Whether a commit failed because the name was opened again."""
+        known = error_of(error)
+        if known is not None and known.code() == KafkaError.UNKNOWN and self._producer is not None:
+            # What a broker of 4.3 answers to a commit that meets the fencing of its producer half way. The fence is
+            # in place then, and refuses this.
+            try:
+                self._producer.abort_transaction(_ABORT_S)
+            except CLIENT_ERRORS as refused:
+                known = error_of(refused)
+        return known is not None and known.code() in FENCED
+
     def _happened(self, offset: int) -> bool:
         """Whether the transaction that put our number at `offset` was committed: asked once it was fenced.
 
@@ -226,7 +243,7 @@ class KafkaWriter:
                 producer.list_topics(self._numbers.topic, timeout=max(deadline.left_s, 0.001))
                 producer.init_transactions(max(deadline.left_s, 0.001))
                 return producer
-            except KafkaException as error:
+            except CLIENT_ERRORS as error:
                 discard(producer)
                 known = error_of(error)
                 code = None if known is None else known.code()
