@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tailrace.runner.workers import PRELOAD
+
 
 def serve(sock: socket.socket, spec: dict[str, Any]) -> None:
     with sock.makefile("rwb") as stream:
@@ -63,7 +65,7 @@ def look(**_: Any) -> dict[str, Any]:
             "cpu": resource.getrlimit(resource.RLIMIT_CPU),
         },
         "stdin": sys.stdin.read(),
-        "modules": [name for name in ("numpy", "pandas", "pyarrow", "duckdb", "orjson") if name in sys.modules],
+        "modules": [name for name in PRELOAD if name in sys.modules],
         "random": __import__("random").random(),
     }
 

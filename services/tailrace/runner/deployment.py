@@ -196,6 +196,7 @@ def _node(
         is_root=not reads and isinstance(trigger, Reactive),
         retries=node.retries or 0,
         timeout_ms=int(limit_s * 1000),
+        version=_version(app, node),
     )
     wired: dict[str, dict[str, str]] = {"r": {}, "w": {}}
     for port in node.ports:
@@ -222,6 +223,17 @@ def _node(
         stores=tuple(reachable.values()),
         schemas=schemas,
     )
+
+
+def _version(app: App, node: Node) -> str:
+    """Changes with what the node runs: its app's code, its parameters and its wiring."""
+    digest = hashlib.blake2b(digest_size=8)
+    for path, data in sorted(app.files.items()):
+        if path == node.node_file or path.endswith(".py"):  # nodes import each other's modules
+            digest.update(f"{path}\0{len(data)}\0".encode())
+            digest.update(data)
+    digest.update(repr((sorted(node.parameter_values.items(), key=str), node.ports)).encode())
+    return digest.hexdigest()
 
 
 def store_ref(table: DeployedTable, born_ms: int) -> StoreRef:

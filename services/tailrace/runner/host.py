@@ -598,24 +598,44 @@ class Host:
             loop_ms=min(int(ended.loop_ms), duration_ms),
             requested=requested,
             retry=ended.retry,
+            at=self._at(run, ended),
             progressed=ended.progress.places != run.order.places,
         )
+
+    @staticmethod
+    def _at(run: Run, ended: Outcome) -> str | None:
+        """Names the record that is to be handed out again, where there is one stream and so no doubt which it is."""
+        streamed = set(ended.progress.streamed) & set(run.pins)
+        if not ended.retry or len(streamed) != 1:
+            return None
+        (table,) = streamed
+        return _name_of(table, ended.progress.places.get(table, (0, 0)))
 
     async def _death(self, slot: _Slot, run: Run, reason: str, duration_ms: int) -> RunOutcome:
         """What the engine is told of a run whose worker is gone: as if the record in hand had been consumed."""
         seen = {table: {0: pin.cut} for table, pin in run.pins.items()}
-        streamed = (run.streamed | set(slot.head.record.streamed)) & set(run.pins)
+        record = self._engine.record(slot.name) or slot.head.record
+        streamed = (run.streamed | record.streamed) & set(run.pins)
         run.streamed = streamed
         more = False
         in_hand = await self._in_hand(slot, run)
+        at = None
+        if in_hand is not None and len(streamed) == 1:
+            at = _name_of(in_hand.table, slot.head.places.get(in_hand.table, (0, 0)))
         for table in streamed:
             place = in_hand.next_place if in_hand and in_hand.table == table else slot.head.places.get(table, (0, 0))
             if place[0] < seen[table][0]:
                 seen[table], more = {0: place[0]}, True
         return RunOutcome(
-            kind="died", reason=reason, seen=seen, streamed=frozenset(streamed), more=more, duration_ms=duration_ms,
+            kind="died",
+            reason=reason,
+            seen=seen,
+            streamed=frozenset(streamed),
+            more=more,
+            duration_ms=duration_ms,
             retry=True,
-        )  # fmt: skip
+            at=at,
+        )
 
     async def _in_hand(self, slot: _Slot, run: Run) -> Any:
         for table in sorted(run.streamed):
@@ -1010,6 +1030,11 @@ def _places(node: DeployedNode, state: SlotState) -> dict[Partition, Place]:
         elif seen is not None:
             places[Partition(table)] = Place(Offset(seen))
     return places
+
+
+def _name_of(table: str, place: tuple[int, int]) -> str:
+    """The next record after a place, in the engine's words."""
+    return f"{table}@{place[0]}.{place[1]}"
 
 
 def _short(name: str) -> str:
