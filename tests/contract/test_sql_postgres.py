@@ -24,7 +24,7 @@ from sql_postgres_queries import FEATURES, Query, generated
 from tailrace.sql import JSON_METADATA, Database, DatabaseLimits, SqlError
 
 SEED = 20_240_229
-GENERATED = 400
+GENERATED = 300
 
 T_ROWS: list[tuple[Any, ...]] = [
     (1, 1, 1, 0.5, "1.2500", "apple", "red fruit", True, "2020-01-01", "2020-01-01 10:11:12.345678", '{"a":1,"b":[1,2,3],"c":{"d":"x"}}'),
