@@ -43,7 +43,7 @@ async def main() -> None:
     reads: list[dict[str, Any]] = []
     if settings.get("note_reads"):
         note_reads(set(settings["note_reads"]), reads)
-    with Path(settings["out"]).open("wb", buffering=0) as out:
+    with Path(settings["out"]).open("wb", buffering=0) as out:  # noqa: ASYNC230 - once, at the start
 
         def tell(entry: Entry) -> None:
             out.write(orjson.dumps({"at_ns": time.monotonic_ns(), **asdict(entry)}) + b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import orjson
 
 from tailrace.cli.house import CONTACT_FILE
 
-__all__ = ["RunningHouse", "process_tree", "pss_bytes", "rss_peak_bytes", "running_house"]
+__all__ = ["RunningHouse", "cpu_s", "process_tree", "pss_bytes", "rss_peak_bytes", "running_house"]
 
 
 class RunningHouse:
@@ -24,15 +25,20 @@ class RunningHouse:
         self.process = process
         self.data = data
         self._out = out
+        self._read_bytes = 0
+        self._entries: list[dict[str, Any]] = []
         contact = orjson.loads((data / CONTACT_FILE).read_bytes())
         self.url: str = contact["url"]
         self.headers = {"Authorization": f"Bearer {contact['token']}"}
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
         """Runs (`run`), lines of output (`line`) or, after the end, reads (`read`) so far; each with `at_ns`."""
-        whole, _, _ = self._out.read_bytes().rpartition(b"\n")
-        entries = [orjson.loads(line) for line in whole.split(b"\n") if line]
-        return [entry for entry in entries if entry["type"] == kind]
+        with self._out.open("rb") as file:
+            file.seek(self._read_bytes)
+            whole, end, _ = file.read().rpartition(b"\n")
+        self._read_bytes += len(whole) + len(end)
+        self._entries += [orjson.loads(line) for line in whole.split(b"\n") if line]
+        return [entry for entry in self._entries if entry["type"] == kind]
 
     def wait_for(self, condition: Callable[[], bool], what: str, timeout_s: float = 120) -> None:
         """Until the condition holds; fails when the house ends before."""
@@ -86,6 +92,14 @@ def process_tree(pid: int) -> list[int]:
             for task in Path(f"/proc/{parent}/task").iterdir():
                 found += [int(child) for child in (task / "children").read_text().split()]
     return found
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time that a process has taken so far; 0 when it is gone."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def rss_peak_bytes(pid: int) -> int:

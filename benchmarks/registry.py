@@ -11,6 +11,13 @@ __all__ = ["BENCHMARKS", "run"]
 BENCHMARKS = {
     "stream-embedded": "stream:embedded",
     "stream-kafka": "stream:kafka",
+    "live-embedded": "live:embedded",
+    "live-kafka": "live:kafka",
+    "fire": "live:fire",
+    "bulk": "bulk:bulk",
+    "memory": "memory:memory",
+    "idle": "rest:idle",
+    "start": "rest:start",
 }
 """Module and function of each."""
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.apps import STREAM, topics, write_app
-from benchmarks.houses import RunningHouse, running_house
+from benchmarks.houses import RunningHouse, cpu_s, process_tree, running_house
 from benchmarks.loops import kafka_loop, sqlite_loop
 from benchmarks.orders import changed, messages, rows_of
 from benchmarks.readers import TopicReader, fill
@@ -37,6 +36,9 @@ class Streamed:
     lags_ms: list[float]
     """For each output message, from the read of its first input to its being visible."""
     runs: int
+    host_cpu_us: float
+    """CPU time a record in the host, and in the node's worker."""
+    worker_cpu_us: float
 
 
 def run_stream(url: str | None, folder: Path, records: list[NewRecord]) -> Streamed:
@@ -52,10 +54,15 @@ def run_stream(url: str | None, folder: Path, records: list[NewRecord]) -> Strea
         log.close()
 
 
-async def _watch(log: Any, app: Path, tables: dict[str, str], url: str | None, folder: Path, records: list[NewRecord]) -> Streamed:
+async def _watch(
+    log: Any, app: Path, tables: dict[str, str], url: str | None, folder: Path, records: list[NewRecord]
+) -> Streamed:
     reader = TopicReader(log, tables["totals"])
     with running_house([app], folder, log_url=url, note_reads=[tables["orders"]]) as house:
+        host, before_s = house.process.pid, cpu_s(house.process.pid)
         await reader.until(len(records))
+        host_s = cpu_s(host) - before_s
+        worker_s = max(map(cpu_s, process_tree(host)[2:]), default=0.0)
         await asyncio.to_thread(_settled, house, len(records))
         await asyncio.sleep(0)
         reader.look()
@@ -77,12 +84,18 @@ async def _watch(log: Any, app: Path, tables: dict[str, str], url: str | None, f
             fifth_ns, fifth_rows = seen_ns, seen_rows
     total_s = (last_ns - first_run_ns) / 1e9
     steady_s = max(1e-9, (last_ns - fifth_ns) / 1e9)
-    return Streamed(len(records) / total_s, (len(records) - fifth_rows) / steady_s, lags_ms, len(runs))
+    return Streamed(
+        len(records) / total_s,
+        (len(records) - fifth_rows) / steady_s,
+        lags_ms,
+        len(runs),
+        *(1e6 * each / len(records) for each in (host_s, worker_s)),
+    )
 
 
 def _settled(house: RunningHouse, count: int) -> None:
     def done() -> bool:
-        return sum(run["rows_in"] for run in house.entries("run")) >= count
+        return sum(int(run["rows_in"]) for run in house.entries("run")) >= count
 
     house.wait_for(done, "every run was told")
 
@@ -100,7 +113,9 @@ def check_rows(records: list[NewRecord], rows: list[dict[str, Any]]) -> None:
     """Every record's output, once, in order, value by value."""
     wanted = [changed(row) for row in rows_of([record.value for record in records if record.value])]
     if rows != wanted:
-        at = next((at for at, (a, b) in enumerate(zip(rows, wanted, strict=False)) if a != b), min(len(rows), len(wanted)))
+        at = next(
+            (at for at, (a, b) in enumerate(zip(rows, wanted, strict=False)) if a != b), min(len(rows), len(wanted))
+        )
         raise AssertionError(f"{len(rows)} rows instead of {len(wanted)}; the first difference is row {at}")
 
 
@@ -128,7 +143,13 @@ def embedded(*, quick: bool) -> Result:
 
 
 def _result(
-    name: str, streamed: list[Streamed], bases: list[float], against: str, extra: dict[str, Any], *, lag_max_ms: float = 0
+    name: str,
+    streamed: list[Streamed],
+    bases: list[float],
+    against: str,
+    extra: dict[str, Any],
+    *,
+    lag_max_ms: float = 0,
 ) -> Result:
     rates = [each.rate for each in streamed]
     ratio = statistics.median(rate / base for rate, base in zip(rates, bases, strict=True))
@@ -150,6 +171,8 @@ def _result(
             "visible_after_read_ms_p50": round(percentile(middle.lags_ms, 0.5), 1),
             "visible_after_read_ms_p99": round(lag_ms, 1),
             "runs": middle.runs,
+            "host_cpu_us": round(middle.host_cpu_us, 1),
+            "worker_cpu_us": round(middle.worker_cpu_us, 1),
             "rates": [round(rate) for rate in rates],
             "baselines": [round(base) for base in bases],
             **extra,
@@ -186,7 +209,7 @@ def kafka(*, quick: bool) -> Result:
 
         streamed, bases = _rounds(once, 1 if quick else ROUNDS)
         quix = quix_rates(broker.address, records, [5.0, 0.2])
-    result = _result(
+    return _result(
         "stream-kafka",
         streamed,
         bases,
@@ -194,7 +217,3 @@ def kafka(*, quick: bool) -> Result:
         {f"quix_{interval:g}s": round(rate) for interval, rate in quix.items()},
         lag_max_ms=200,
     )
-    return result
-
-
-_ = time
