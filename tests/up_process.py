@@ -16,6 +16,8 @@ from typing import Any
 
 import orjson
 
+from tailrace.cli.client import Client
+
 COMMAND = [sys.executable, "-m", "tailrace.cli"]
 PATIENCE_S = 60.0
 """Longest wait for a condition; far more than it takes on a machine that is not busy with other things."""
@@ -117,6 +119,12 @@ class UpProcess:
         done = self.cli(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return orjson.loads(done.stdout)
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """A table's rows, asked for without a process of its own."""
+        path = f"tables/{table}/rows"
+        found: list[dict[str, Any]] = orjson.loads(b"".join(Client(self.data_dir).pieces(path, format="json")))
+        return found
 
     def until(self, ask: Callable[[], Any], *, wanted: Callable[[Any], bool]) -> Any:
         """What `ask` gives once it is wanted; asked again after each piece of news, and now and then."""

@@ -64,7 +64,7 @@ def shop_up(tmp_path_factory: pytest.TempPathFactory) -> Any:
         for number in (1, 2, 3):
             requests.post(process.webhooks["orders"], json=order(number), timeout=30)
         process.until(
-            lambda: process.json("table", "head", "sums"),
+            lambda: process.rows("sums"),
             wanted=lambda rows: [(row["orders"], row["total"]) for row in rows] == [(3, 30)],
         )
         yield process
@@ -192,11 +192,11 @@ def test_a_stop_is_quick_and_loses_nothing(tmp_path: Path, number: int) -> None:
         assert not (tmp_path / "data" / "up.json").exists()
     with up(tmp_path / "data", app) as process:
         rows = process.until(
-            lambda: process.json("table", "head", "sums"),
+            lambda: process.rows("sums"),
             wanted=lambda rows: [row["orders"] for row in rows] == [posted],
         )
         assert rows
-        ids = [row["id"] for row in process.json("table", "head", "totals", "-n", "1000")]
+        ids = [row["id"] for row in process.rows("totals")]
         assert ids == list(range(posted)), "each once, in order"
 
 
