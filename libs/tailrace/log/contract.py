@@ -140,7 +140,9 @@ class LogLimits:
         from tailrace.errors import SettingError
 
         if not timedelta(0) < self.request_timeout < self.transaction_timeout:
-            raise SettingError("request_timeout", self.request_timeout, f"must lie between 0 and {self.transaction_timeout}")
+            raise SettingError(
+                "request_timeout", self.request_timeout, f"must lie between 0 and {self.transaction_timeout}"
+            )
 
 
 class Writer(Protocol):
