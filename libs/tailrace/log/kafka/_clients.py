@@ -12,12 +12,13 @@ from confluent_kafka.admin import AdminClient
 
 from tailrace.log.contract import LogLimits
 from tailrace.log.errors import LogUnavailableError, LogUrlError
+from tailrace.log.kafka._connections import Connections
 from tailrace.log.kafka._failures import error_of, reason_of
 from tailrace.log.kafka._url import KafkaUrl
 
-__all__ = ["Clients", "discard"]
+__all__ = ["LOGGER", "Clients", "discard"]
 
-_LOGGER = logging.getLogger("tailrace.log.kafka")
+LOGGER = _LOGGER = logging.getLogger("tailrace.log.kafka")
 
 _NOISE = ("CONFWARN", "FAIL", "TERMINATE")
 """Lines of librdkafka that say nothing to an operator: that `enable.gapless.guarantee` is experimental (with every
@@ -44,8 +45,10 @@ class Clients:
         client: AdminClient = self._make(AdminClient, {"retry.backoff.ms": 10})
         return client
 
-    def producer(self, **settings: object) -> Producer:
-        """An idempotent producer, acks=all."""
+    def producer(self, connections: Connections | None = None, /, **settings: object) -> Producer:
+        """An idempotent producer, acks=all; `connections` hears when it loses one."""
+        if connections is not None:
+            settings |= {"logger": connections, "log_level": 6}
         client: Producer = self._make(
             Producer,
             {

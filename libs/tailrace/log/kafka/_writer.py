@@ -16,8 +16,9 @@ from tailrace.errors import TailraceError
 from tailrace.log.contract import Append, Commit, NewRecord, Offset, OffsetRange, Partition, Place, TopicSpec
 from tailrace.log.errors import FencedError, LogUnavailableError, OutcomeUnknownError, TopicNotFoundError
 from tailrace.log.kafka._appends import check_sizes, rejection
-from tailrace.log.kafka._clients import Clients, discard
+from tailrace.log.kafka._clients import LOGGER, Clients, discard
 from tailrace.log.kafka._cluster import INTERNAL, Cluster, Deadline
+from tailrace.log.kafka._connections import Connections
 from tailrace.log.kafka._failures import CLIENT_ERRORS, FENCED, MISSING, PASSING, error_of, reason_of
 from tailrace.log.kafka._reader import Reader
 from tailrace.log.kafka._sender import produce_all
@@ -59,7 +60,9 @@ class KafkaWriter:
     3. `kafka-commit-after`   the point of no return is between the two: the coordinator's own log.
 
     After an unknown outcome the producer is thrown away for good. librdkafka does not implement KIP-890, so its delayed
-    request to end a transaction could end the next one of the same producer; a new one has a newer epoch.
+    request to end a transaction could end the next one of the same producer; a new one has a newer epoch. The same
+    holds when a connection broke meanwhile (see `Connections`): librdkafka repeats its requests by itself, and even a
+    commit that was answered may have a copy on its way. It then counts as unknown, too.
     """
 
     def __init__(self, clients: Clients, cluster: Cluster, reader: Reader, probe: Probe, name: str) -> None:
@@ -68,6 +71,7 @@ class KafkaWriter:
         self._token = secrets.token_hex(8)
         self._numbers = Partition(_numbers_topic(name))
         self._closed = False
+        self._connections = Connections(LOGGER)
         self._producer: Producer | None = None
         if not cluster.describe([self._numbers.topic]):
             cluster.create([TopicSpec(self._numbers.topic, compacted=True)], _NUMBERS_SETTINGS)
@@ -163,8 +167,16 @@ class KafkaWriter:
     def _end_transaction(self, deadline: Deadline) -> None:
         assert self._producer is not None
         self._probe.reached("kafka-commit-before")
+        self._check_connections()  # what was repeated so far could still arrive, and undo an order among it
         self._producer.commit_transaction(max(deadline.left_s, 0.001))
+        self._check_connections()
         self._probe.reached("kafka-commit-after")
+
+    def _check_connections(self) -> None:
+        assert self._producer is not None
+        self._producer.poll(0)
+        if self._connections.broken:
+            raise ConnectionResetError("a connection broke: a copy of what was on its way may still arrive")
 
     def _undone(self, error: Exception, sent: Mapping[Partition, _Sent], number: int) -> TailraceError:
         """Abort, and say what went wrong. Nothing was written: the commit was never asked for."""
@@ -231,12 +243,14 @@ class KafkaWriter:
     def _open(self, deadline: Deadline) -> Producer:
         timeout_ms = int(self._clients.limits.transaction_timeout.total_seconds() * 1000)
         while True:
+            self._connections = Connections(LOGGER)
             producer = self._clients.producer(
+                self._connections,
                 **{
                     "transactional.id": f"tailrace.{self._name}",
                     "transaction.timeout.ms": timeout_ms,
                     "message.timeout.ms": int(self._clients.timeout_s * 1000),
-                }
+                },
             )
             try:
                 # Connect first: asked for its producer id before that, librdkafka sleeps for half a second.
