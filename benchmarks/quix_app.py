@@ -7,6 +7,7 @@ quix_app.py SERVERS SOURCE TARGET COUNT COMMIT_INTERVAL_S
 # It runs with the Python of another environment: nothing of ours can be imported here.
 import sys
 import time
+from typing import Any
 
 from quixstreams import Application
 
