@@ -91,6 +91,15 @@ class Cursor:
         """Go on with rows whose ordering value is greater than `value`; None: from the beginning."""
         raise NotImplementedError
 
+    def reposition(self, value: Any) -> None:
+        """`seek`, at the wish of the node's code.
+
+        Code may wish it in every run. Then a run that ends early would begin anew each time and never come to the rest
+        of the table, so this one goes on to the end.
+        """
+        self.session.unbound()
+        self.seek(value)
+
     @property
     def value(self) -> Any:
         """The ordering value of the last row that was handed out, None before the first."""

@@ -6,6 +6,7 @@ touches nothing but memory.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tailrace.node.cursors import Cursor
     from tailrace.node.store import RunStore
 
-__all__ = ["COMMIT_PAUSE_S", "LoopClock", "Session", "activate", "current_session", "deactivate"]
+__all__ = ["COMMIT_PAUSE_S", "LoopClock", "Session", "activate", "current_session", "deactivate", "suspend"]
 
 COMMIT_PAUSE_S = 0.05
 """Least time between two commits of a run; checkpoints in between are savepoints. A commit costs milliseconds, so more
@@ -50,6 +51,11 @@ def activate(session: Session) -> None:
     _current = session
 
 
+def suspend() -> Session | None:
+    """The run that is going on, for who wants to put another in its place for a while."""
+    return _current
+
+
 def deactivate() -> None:
     """No run is going on any more."""
     global _current
@@ -65,6 +71,7 @@ class LoopClock:
         self._began_s = self.now_s()
         self._entered_s = 0.0
         self._inside_s = 0.0
+        self._begun = False
         self.inside = False
         self.deadline_s = float("inf")
         """When streams are to end at the next row. It is counted from the first loop on."""
@@ -73,7 +80,8 @@ class LoopClock:
         """A loop asks for its first record."""
         self.inside = True
         self._entered_s = self.now_s()
-        if self.deadline_s == float("inf"):
+        if not self._begun:
+            self._begun = True
             fixed_s = max(self._fixed_s, self._entered_s - self._began_s)
             self.deadline_s = self._entered_s + max(self._share_s, 5 * fixed_s)
 
@@ -82,6 +90,11 @@ class LoopClock:
         if self.inside:
             self.inside = False
             self._inside_s += self.now_s() - self._entered_s
+
+    def unbound(self) -> None:
+        """There is no share any more: streams go on to their end."""
+        self._begun = True
+        self.deadline_s = float("inf")
 
     @property
     def used_up(self) -> bool:
@@ -163,6 +176,11 @@ class Session:
             if store is None:
                 store = self._stores[ref.key] = RunStore(self, ref)
             return store
+
+    def unbound(self) -> None:
+        """From here on streams go on to their end within this run."""
+        self.rows_left = sys.maxsize
+        self.loop.unbound()
 
     @property
     def refs(self) -> Sequence[StoreRef]:

@@ -51,7 +51,7 @@ class State:
         session = self._going_on()
         cursor = _cursor_of(session, key)
         if cursor is not None:
-            cursor.seek(value)
+            cursor.reposition(value)
         else:
             with session.lock:
                 session.state[str(key)] = encode_value(value, str(key))
@@ -97,7 +97,7 @@ class State:
         with session.lock:
             session.state.clear()
             for _, cursor in _positions(session):
-                cursor.seek(None)
+                cursor.reposition(None)
 
     # -- the run
 

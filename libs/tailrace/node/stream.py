@@ -143,12 +143,12 @@ class Stream:
     def rewind(self) -> None:
         """Go back to the first row of the table."""
         self._cursor.session.ensure_going_on()
-        self._cursor.seek(None)
+        self._cursor.reposition(None)
 
     def seek(self, value: Any) -> None:
         """Go on with the records whose ordering value is greater than `value` (not with the one that has it)."""
         self._cursor.session.ensure_going_on()
-        self._cursor.seek(value)
+        self._cursor.reposition(value)
 
     def __repr__(self) -> str:
         return f"<Stream of {self._cursor.store.ref.name} by {self._cursor.field}>"

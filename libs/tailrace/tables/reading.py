@@ -35,6 +35,8 @@ Row: TypeAlias = dict[str, Any]
 
 _EPOCH = datetime(1970, 1, 1)
 _FIRST = (-1, -1)
+_SLICE_ROWS = 4_096
+"""Rows of a columnar message that are Python objects at a time."""
 
 
 class MessageSource(Protocol):
@@ -169,33 +171,44 @@ class VersionReader:
     def stream(self, offset: int, row: int) -> Iterator[StreamBatch]:
         """The rows at or after a place, in log order, as streams give them (JSON parsed), each with its next place.
 
-        One batch for each batch of the source; lists, because this is the path of every streamed record.
+        A batch for each batch of the source, and several for columnar messages; lists, because this is the path of
+        every streamed record.
         """
         start = (offset, row)
         id_name = self.id_name
         wanted = self._wanted(start)
         prefix_of, tails = self._ids.prefix, self._ids.tails(1)
-        here: Mapping[str, FieldType] | None = None
+        decode, fields_until = self._stream_decoder(self.view.fields_at(-1)), -1
         for docs in self._doc_batches(start):
             rows: list[Row] = []
             places: list[tuple[int, int]] = []
             for at, ts_ms, doc in docs:
                 kind = doc["kind"]
                 if kind in ("arrow", "file"):
-                    own = self._columnar_rows(at, doc)
-                else:
-                    fields = self.view.fields_at(at)
-                    if fields is not here:
-                        decode, here = self._stream_decoder(fields), fields
-                    own = [decode(one) for one in self._json_rows(kind, ts_ms, doc)]
+                    if rows:
+                        yield StreamBatch(rows, places)
+                        rows, places = [], []
+                    yield from self._columnar_batches(at, doc, start, wanted)
+                    continue
+                if at >= fields_until:
+                    decode, fields_until = self._stream_decoder(self.view.fields_at(at)), self._fields_until(at)
+                own = self._json_rows(kind, ts_ms, doc)
                 count = len(own)
+                if count == 1 and wanted is None and at != offset:  # most messages of webhooks and small writes
+                    one = decode(own[0])
+                    if id_name is not None:
+                        one[id_name] = prefix_of(at) + tails[0]
+                    rows.append(one)
+                    places.append((at, 1))
+                    continue
+                own = [decode(one) for one in own]
                 if id_name is not None:
                     prefix = prefix_of(at)
                     if count > len(tails):
                         tails = self._ids.tails(count)
                     for one, tail in zip(own, tails, strict=False):
                         one[id_name] = prefix + tail
-                first = start[1] if at == start[0] else 0
+                first = row if at == offset else 0
                 if wanted is None and first == 0:
                     rows += own
                     places += [(at, number) for number in range(1, count + 1)]
@@ -206,6 +219,31 @@ class VersionReader:
                         places.append((at, number + 1))
             if rows:
                 yield StreamBatch(rows, places)
+
+    def _columnar_batches(
+        self, at: int, doc: Head, start: tuple[int, int], wanted: Callable[[int, int], bool] | None
+    ) -> Iterator[StreamBatch]:
+        """The rows of one columnar message, a slice at a time: as Python objects they take many times the memory."""
+        types = self._types_of(doc, at)
+        table = cast_arrow(self._columnar_source(doc), types, self.fields)
+        tails = self._ids.tails(table.num_rows)
+        prefix, id_name = self._ids.prefix(at), self.id_name
+        for first in range(start[1] if at == start[0] else 0, table.num_rows, _SLICE_ROWS):
+            own = arrow_to_records(table.slice(first, _SLICE_ROWS), self.fields, for_stream=True)
+            if id_name is not None:
+                for one, tail in zip(own, tails[first : first + len(own)], strict=True):
+                    one[id_name] = prefix + tail
+            places = [(at, number) for number in range(first + 1, first + 1 + len(own))]
+            if wanted is not None:
+                kept = [number for number in range(len(own)) if wanted(at, first + number)]
+                own, places = [own[number] for number in kept], [places[number] for number in kept]
+            if own:
+                yield StreamBatch(own, places)
+
+    def _fields_until(self, offset: int) -> int:
+        """The offset at which other fields than those at `offset` come into force."""
+        later = [first for first, _ in self.view.schemas if first > offset]
+        return later[0] if later else 1 << 62
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -264,10 +302,6 @@ class VersionReader:
 
     def _columnar_source(self, doc: Head) -> pa.Table:
         return read_arrow(doc) if doc["kind"] == "arrow" else self._files.row_group(doc["path"], doc["row_group"])
-
-    def _columnar_rows(self, offset: int, doc: Head) -> list[Row]:
-        table = cast_arrow(self._columnar_source(doc), self._types_of(doc, offset), self.fields)
-        return arrow_to_records(table, self.fields, for_stream=True)
 
     def _types_of(self, doc: Head, offset: int) -> Mapping[str, FieldType]:
         from tailrace.tables.fold import parse_fields

@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from tailrace.node.protocol import DeadLetter, Outcome, Progress, RunOrder, StoreRef, progress_from_json
-from tailrace.node.session import Session, activate, deactivate
+from tailrace.node.session import Session, activate, deactivate, suspend
 from tailrace.node.table import Table
 from tailrace.node.worker import run_order
 from tailrace.node.writing import forget_known_fields
@@ -361,6 +361,7 @@ class TestApp:
         forget_known_fields()
         host = MemoryHost(self, self.order(node=node, **changes))
         session = Session(host.order, host, clock=self.clock)
+        before = suspend()
         activate(session)
         try:
             yield host
@@ -368,6 +369,8 @@ class TestApp:
         finally:
             deactivate()
             session.close()
+            if before is not None:
+                activate(before)
 
 
 def run_node(
