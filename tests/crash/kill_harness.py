@@ -273,6 +273,7 @@ class Siege:
         self.house.kill()
         self.house = self.build(port=self.house.port, kill_at=point, nth=self.random.randint(1, 20))
         status = self.house.process.wait(timeout=60)
+        self.house.kill()
         assert status == -signal.SIGKILL, f"the point {point} was not reached: exit {status}, {self.house.stderr()}"
         self.kills[point] += 1
         self.hits += self.house.unfinished_runs > 0
@@ -321,7 +322,9 @@ class Siege:
             try:
                 wait_for(lambda: self._settled(log), "every row went through all nodes", 90)
             except AssertionError as error:
-                raise PromiseBrokenError(f"{error}; {self._counts(log)}; {self.house.stderr()[-2000:]}") from error
+                os.kill(self.house.process.pid, signal.SIGUSR1)
+                time.sleep(0.5)
+                raise PromiseBrokenError(f"{error}; {self._counts(log)}; {self.house.stderr()[-8000:]}") from error
             self.house.stop()
             return self._check(log)
         finally:

@@ -163,6 +163,23 @@ def plant(fault: str) -> None:
         raise SystemExit(f"no such fault: {fault}")
 
 
+def describe(house: House) -> None:
+    """What the host is at, on stderr: for a siege that does not end."""
+    host = house._host
+    assert host is not None
+    for name, slot in host._slots.items():
+        runs = {number: (run.outcome, len(run.pieces)) for number, run in slot.runs.items()}
+        print(name, "running", slot.current is not None, "runs", runs, "head", slot.head.places, file=sys.stderr)
+        print("   record", host._engine.record(name), file=sys.stderr)
+        print("   due", host._engine.due(name, host._now()), file=sys.stderr)
+    for topic, tail in host._tails.items():
+        print(topic, "fold", tail.fold.position, tail.fold.last_by_writer, file=sys.stderr)
+    print("behind", host._behind, "refreshing", list(host._refreshing), "writers", list(host._writers), file=sys.stderr)
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=3, file=sys.stderr)
+    sys.stderr.flush()
+
+
 async def main(settings: dict[str, Any]) -> int:
     """Serve until SIGTERM; 1 if the house failed."""
     probe = CountingProbe(settings["counters"], settings.get("kill_at"), settings.get("nth", 1))
@@ -179,6 +196,7 @@ async def main(settings: dict[str, Any]) -> int:
     )
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, lambda: describe(house))
     await house.start()
     await asyncio.wait({asyncio.ensure_future(stop.wait()), house.failure}, return_when=asyncio.FIRST_COMPLETED)
     failure = house.failure.result() if house.failure.done() else None

@@ -253,6 +253,9 @@ class Host:
                 task.cancel()
         for task in list(self._tasks):
             task.cancel()
+        for slot in self._slots.values():
+            if slot.warm is not None:
+                slot.warm.link.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with contextlib.suppress(TailraceError, asyncio.TimeoutError):
             async with asyncio.timeout(2):
