@@ -63,7 +63,7 @@ _README = """\
 A webhook, a Python node that handles each posted record once, and a table of its results.
 
     tailrace up {folder}
-    curl -d '{{"hello": "world"}}' "$(tailrace webhooks --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["url"])')"
+    curl --json '{{"hello": "world"}}' "$(tailrace webhooks --json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["url"])')"
     tailrace table head measured
 """
 

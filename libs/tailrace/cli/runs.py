@@ -128,7 +128,7 @@ def webhooks(app: App = None, data: Data = None, as_json: Json = False) -> None:
 
     \b
     tailrace webhooks
-    curl -d '{"hello": 1}' "$(tailrace webhooks --json | jq -r '.[0].url')"
+    curl --json '{"hello": 1}' "$(tailrace webhooks --json | jq -r '.[0].url')"
     """
     from tailrace.cli.client import Client
 
