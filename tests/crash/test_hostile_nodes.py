@@ -35,6 +35,10 @@ HOSTILE = {
         "import os\nfor fd in range(3, 64):\n    try:\n        os.close(fd)\n    except OSError:\n        pass\n",
         "",
     ),
+    "has_a_giant_state": (
+        "from patterns import State\nState().set_value('x', 'y' * 9_000_000)\n",
+        "State has .* over the limit",
+    ),
     "imports_nothing_there": ("import not_there_at_all\n", "not_there_at_all"),
 }
 HARMLESS = {

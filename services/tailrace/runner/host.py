@@ -73,7 +73,7 @@ from tailrace.node.protocol import DeadLetter, Outcome, Progress, RunOrder
 from tailrace.runner.deadletters import dead_letter_record, record_in_hand
 from tailrace.runner.deployment import DeployedNode, Deployment, resolve_parameters, slot_name, store_ref
 from tailrace.runner.journal import Journal, LogLine, RunEntry
-from tailrace.runner.runs import Desk, Link, ProtocolError, Run
+from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.slots import SlotState, read_all, restore, state_topic
 from tailrace.runner.staging import drop_folders, mark_committed, open_folders, sync_folders
@@ -359,6 +359,9 @@ class Host:
                 self._unclaimed[name] = state
         records = {name: state.record for name, state in states.items()}
         self._post(ShardOpened(now_ms=self._now(), shard=shard, opening=command.opening, records=records))
+        for slot in self._slots.values():
+            if self._shard(slot) == shard:
+                self._look_again(slot)
 
     def _open_and_restore(self, shard: int) -> tuple[Writer, dict[str, SlotState]]:
         name = self._writer_name(shard)
@@ -424,13 +427,17 @@ class Host:
                 return
 
     def _far_enough(self, topic: str, position: int) -> bool:
-        """Whether all readers of a table are busy, and those that stream it have enough to go on with."""
+        """Whether all readers of a table run, or are about to, and those that stream it have enough to go on with."""
         for name in self._readers.get(topic, ()):
             slot = self._slots[name]
-            if not slot.busy:
+            record = self._engine.record(name)
+            if record is None:  # its shard is being opened: where it stands is not known yet
+                place: int | None = 0
+            elif slot.busy or self._engine.due(name, self._now()).reasons:
+                place = slot.head.places.get(topic, (0, 0))[0] if topic in record.streamed else None
+            else:
                 return False
-            place = slot.head.places.get(topic)
-            if place is not None and position - place[0] < self.settings.backlog_records_max:
+            if place is not None and position - place < self.settings.backlog_records_max:
                 return False
         return True
 
@@ -475,6 +482,7 @@ class Host:
                 lambda: self._checkpoint(slot, run),
                 self._respond,
                 say=lambda level, text: self._say(slot, run.order.run, "tailrace", f"{level}: {text}"),
+                record_bytes_max=self.log.limits.record_bytes_max,
             )
             limit_s = run.order.time_limit_s + self.settings.time_limit_grace.total_seconds()
             try:
@@ -491,10 +499,10 @@ class Host:
                 reason = str((await warm.worker.wait()).reason)
             except ProtocolError as error:
                 reason = f"its worker sent what no worker sends: {error}"
-            except OverflowError as error:
-                reason = str(error)
+            else:
+                check_sizes(run.writes, ended.progress, self.log.limits.record_bytes_max)
         except (RejectedError, WorkerStartError) as error:
-            reason = str(error)
+            ended, reason = None, str(error)
         except asyncio.CancelledError:
             self._retire(slot)
             raise

@@ -10,14 +10,20 @@ from typing import Any, Protocol
 import orjson
 
 from tailrace.engine import RunOutcome, StartRun
+from tailrace.errors import RejectedError
 from tailrace.log import NewRecord
 from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
 from tailrace.runner.tails import Pin, TableTail, sendable
 
-__all__ = ["Desk", "Link", "Piece", "ProtocolError", "Run", "Write"]
+__all__ = ["Desk", "Link", "Piece", "ProtocolError", "Run", "TooLargeError", "Write", "check_sizes"]
 
 FRAME_BYTES_MAX = 256 << 20
 """Largest frame that a host takes from a worker: more is a broken or a hostile one."""
+
+
+RUN_BYTES_MAX = 256 << 20
+"""Most bytes of messages that a run may have uncommitted: they are in the host's memory. A worker stages what is over
+some 16 MB in files, so only a broken one comes near."""
 
 
 class ProtocolError(Exception):
@@ -30,6 +36,28 @@ class Write:
 
     topic: str
     records: Sequence[NewRecord]
+
+
+class TooLargeError(RejectedError):
+    """A run wants to commit more than the log or the host can hold; its uncommitted work is dropped."""
+
+    def __init__(self, what: str, size_bytes: int, bytes_max: int) -> None:
+        self.what, self.size_bytes, self.bytes_max = what, size_bytes, bytes_max
+        super().__init__(
+            f"{what} has {size_bytes} bytes, over the limit of {bytes_max}: keep it smaller, or write it to a Table"
+        )
+
+
+def check_sizes(writes: Sequence[Write], progress: Progress, record_bytes_max: int) -> None:
+    """Raise `TooLargeError` where the log would refuse a record of this commit: one node's mistake, not the host's."""
+    for write in writes:
+        for record in write.records:
+            if len(record.value or b"") > record_bytes_max:
+                raise TooLargeError(f"a message for {write.topic}", len(record.value or b""), record_bytes_max)
+    # The State's record holds places and the engine's few hundred bytes as well.
+    state_bytes = len(orjson.dumps([progress.state, progress.orders]))
+    if state_bytes > record_bytes_max - 65_536:
+        raise TooLargeError("the node's State", state_bytes, record_bytes_max - 65_536)
 
 
 @dataclass(slots=True)
@@ -59,6 +87,8 @@ class Run:
     checkpoint: asyncio.Future[None] | None = None
     streamed: set[str] = field(default_factory=set)
     """Tables that it asked to stream."""
+    buffered_bytes: int = 0
+    """Of messages that wait for the next commit."""
     outcome: RunOutcome | None = None
     ended: Outcome | None = None
 
@@ -69,7 +99,7 @@ class Run:
     def close_piece(self, progress: Progress) -> None:
         """What was written so far belongs to this progress."""
         self.pieces.append(Piece(progress, self.writes, self.part))
-        self.writes = []
+        self.writes, self.buffered_bytes = [], 0
         self.part += 1
 
 
@@ -98,6 +128,7 @@ class Desk:
         respond: Callable[[str, Any], None],
         result: Callable[[bytes], Awaitable[None]] | None = None,
         say: Callable[[str, str], None] = lambda level, text: None,
+        record_bytes_max: int = 8 << 20,
     ) -> None:
         self._run = run
         self._tails = tails
@@ -106,6 +137,7 @@ class Desk:
         self._respond = respond
         self._result = result
         self._say = say
+        self._record_bytes_max = record_bytes_max
         self._allowed = frozenset(store.key for store in run.order.stores)
 
     async def answer(self, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes] | None:
@@ -173,11 +205,19 @@ class Desk:
             records.append(NewRecord(payload[start : start + size]))
             start += size + 1
         self._run.writes.append(Write(table, records))
+        self._run.buffered_bytes += len(payload)
+        if self._run.buffered_bytes > RUN_BYTES_MAX:
+            raise TooLargeError("what this run wrote since its last commit", self._run.buffered_bytes, RUN_BYTES_MAX)
 
     async def _commit(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         run = self._run
         wrote = {write.topic for write in run.writes}
-        run.close_piece(progress_from_json(header["progress"]))
+        progress = progress_from_json(header["progress"])
+        try:
+            check_sizes(run.writes, progress, self._record_bytes_max)
+        except TooLargeError as error:
+            return {"op": "reply", "error": str(error)}, b""
+        run.close_piece(progress)
         await self._checkpoint()
         for table in wrote:
             if table in run.pinned:

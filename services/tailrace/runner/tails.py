@@ -21,6 +21,10 @@ CallLog: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a call of the log off the event loop, again and again while the log is away."""
 
 
+_ASIDE_MAX = 4
+"""Answers of the log (each of `scan_bytes_max`) that are kept for streams that are far behind."""
+
+
 class Pin(NamedTuple):
     """A table as of a cut: what one run reads of it."""
 
@@ -54,6 +58,8 @@ class TableTail:
         self._pin: Pin | None = None
         self._pieces: deque[_Piece] = deque()
         self._pieces_bytes = 0
+        self._aside: deque[_Piece] = deque(maxlen=_ASIDE_MAX)
+        """What streams that are further behind have read of late."""
 
     async def advance(self, *, until: int | None = None, settled: bool = False) -> bool:
         """Fold what is new, up to the log's end, or until the fold is at or past `until`; True when at the end.
@@ -108,22 +114,24 @@ class TableTail:
 
     async def scan(self, start: int, stop: int, records_max: int) -> Batch:
         """Committed records with `start <= offset < stop`, from memory where they are there."""
-        for piece in self._pieces:
-            if piece.start <= start < piece.next:
-                return _cut(piece, start, stop, min(records_max, self._settings.scan_records_max))
-        return await self._read(start, stop, records_max)
+        records_max = min(records_max, self._settings.scan_records_max)
+        for pieces in (self._pieces, self._aside):
+            for piece in pieces:
+                if piece.start <= start < piece.next:
+                    return _cut(piece, start, stop, records_max)
+        # More than is asked for now: a stream goes on where this ends, and asks for it soon.
+        batch: Batch = await self._call(lambda: self._read_now(start, max(stop, self.fold.position)))
+        piece = _Piece(start, batch.records, batch.next, 0)
+        if len(batch.records) > records_max or batch.next > stop:
+            self._aside.append(piece)
+        return _cut(piece, start, stop, records_max)
 
-    async def _read(self, start: int, stop: int, records_max: int | None = None) -> Batch:
-        wanted = records_max or self._settings.scan_records_max
-        batch: Batch = await self._call(lambda: self._read_now(start, stop, wanted))
-        return batch
-
-    def _read_now(self, start: int, stop: int, records_max: int) -> Batch:
+    def _read_now(self, start: int, stop: int) -> Batch:
         return self._log.read(
             self.partition,
             Offset(start),
             stop=Offset(stop),
-            records_max=min(records_max, self._settings.scan_records_max),
+            records_max=self._settings.scan_records_max,
             bytes_max=self._settings.scan_bytes_max,
         )
 
@@ -135,7 +143,7 @@ class TableTail:
             end = self._log.ends([self.partition])[self.partition]
         if start >= end:
             return end, start, Batch([], Offset(start))
-        batch = self._read_now(start, end, self._settings.scan_records_max)
+        batch = self._read_now(start, end)
         with self._folding:
             self.fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
             self._pinned()
@@ -144,7 +152,7 @@ class TableTail:
     def _keep(self, start: int, batch: Batch) -> None:
         if batch.next <= start:
             return
-        size = sum(len(record.value or b"") for record in batch.records) + 200 * len(batch.records)
+        size = sum([len(value) for _, _, _, value in batch.records if value]) + 200 * len(batch.records)
         last = self._pieces[-1] if self._pieces else None
         if (
             last is not None
