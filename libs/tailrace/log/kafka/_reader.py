@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as KafkaPartition
@@ -28,6 +30,10 @@ two reads has to jump; longer, and consumers at the end ask the broker a thousan
 
 _CONSUME_MAX = 10_000
 """Most messages taken from a consumer at once."""
+
+
+_as_record = cast("Callable[[tuple[Offset, int, bytes | None, bytes | None]], Record]", partial(tuple.__new__, Record))
+"""What `Record._make` does, without the call into Python."""
 
 
 class Reader:
@@ -115,17 +121,17 @@ class Reader:
                     if reading.partition == partition and reading.at == start:
                         del self._idle[reading]
                         return reading
-                for reading in self._idle:
-                    if reading.partition == partition:
-                        break
+                # A second place in a partition gets a consumer of its own: two that read by turns would otherwise
+                # throw away what the other one has fetched ahead, each time.
+                same = [reading for reading in self._idle if reading.partition == partition]
+                if len(same) > 1 or (same and self._count >= _CONSUMERS_MAX):
+                    reading = same[0]
+                elif self._count < _CONSUMERS_MAX:
+                    reading = _Reading(self._clients, self._cluster)
+                    self._count += 1
+                elif self._idle:
+                    reading = next(iter(self._idle))
                 else:
-                    if self._count < _CONSUMERS_MAX:
-                        reading = _Reading(self._clients, self._cluster)
-                        self._count += 1
-                        break
-                    if self._idle:
-                        reading = next(iter(self._idle))
-                        break
                     if not self._freed.wait(deadline.left_s) and deadline.passed:
                         raise self._clients.unavailable("waiting for other reads")
                     continue
@@ -217,10 +223,12 @@ class _Reading:
         assert self.partition is not None
         if self.is_resting:
             self.go_to(self.partition, self.at)
+        at = self.at
         while True:
             messages, self._ahead = self._ahead or self._fetch(records_max - len(records), deadline), []
             for index, message in enumerate(messages):
                 if message.error() is not None:
+                    self.at = at
                     end = self._check(message)
                     if end >= limit:
                         # Only markers and aborted records are left before it. We stand at the end.
@@ -228,23 +236,22 @@ class _Reading:
                         return self._stand(limit, room)
                     continue
                 offset = message.offset()
-                if offset < self.at:
+                if offset < at:
                     continue
                 if offset >= limit:
-                    self._ahead = messages[index:]
+                    self.at, self._ahead = at, messages[index:]
                     return self._stand(limit, room)
                 value, key = message.value(), message.key()
                 size = (len(value) if value else 0) + (len(key) if key else 0)
                 if records and (len(records) >= records_max or size > room):
-                    self._ahead = messages[index:]
+                    self.at, self._ahead = at, messages[index:]
                     return self._stand(Offset(offset), room)
                 room -= size
-                records.append(Record(Offset(offset), message.timestamp()[1], key, value))
-                self.at = Offset(offset + 1)
-            if self.at >= limit:
-                return self.at, room
-            if len(records) >= records_max:
-                return self.at, room
+                records.append(_as_record((offset, message.timestamp()[1], key, value)))
+                at = offset + 1
+            self.at = at
+            if at >= limit or len(records) >= records_max:
+                return at, room
 
     def _stand(self, at: Offset, room: int) -> tuple[Offset, int]:
         self.at = max(self.at, at)
