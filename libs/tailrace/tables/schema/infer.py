@@ -31,7 +31,7 @@ from tailrace.tables.schema.types import (
 )
 from tailrace.tables.schema.widen import join
 
-__all__ = ["infer_fields", "infer_type", "infer_values"]
+__all__ = ["infer_decimal", "infer_fields", "infer_type", "infer_values"]
 
 LONG_TEXT_CHARS_MIN = 65_536
 _HUGE_INTEGER = make_type("Decimal", precision=DECIMAL_DIGITS_MAX, scale=0)
@@ -69,7 +69,7 @@ def infer_type(value: object) -> FieldType:
     if isinstance(value, float):
         return UNKNOWN if isnan(value) else FLOAT
     if isinstance(value, Decimal):
-        return _infer_decimal(value)
+        return infer_decimal(value)
     if isinstance(value, datetime):
         return DATETIME if value.utcoffset() is None else DATETIME_TZ
     if isinstance(value, date):
@@ -122,7 +122,8 @@ def _infer_integer(value: int) -> FieldType:
     return _HUGE_INTEGER if abs(value) < 10**DECIMAL_DIGITS_MAX else TEXT
 
 
-def _infer_decimal(value: Decimal) -> FieldType:
+def infer_decimal(value: Decimal, *, roomy: bool = True) -> FieldType:
+    """The type of a Decimal: with the default's digits at least, or not `roomy`, exactly those that it has."""
     if not value.is_finite():
         return UNKNOWN if value.is_nan() else FLOAT
     _, digits, exponent = value.as_tuple()
@@ -132,8 +133,10 @@ def _infer_decimal(value: Decimal) -> FieldType:
     if whole + scale > DECIMAL_DIGITS_MAX:
         return TEXT
     wanted = make_type("Decimal", precision=max(whole + scale, 1), scale=scale)
-    roomy = join(DECIMAL, wanted)
-    return roomy if roomy.name == "Decimal" else wanted
+    if not roomy:
+        return wanted
+    wider = join(DECIMAL, wanted)
+    return wider if wider.name == "Decimal" else wanted
 
 
 def _infer_list(items: list[object]) -> FieldType:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 from tailrace.tables.schema.cast import caster
 from tailrace.tables.schema.errors import ValueCastError
-from tailrace.tables.schema.infer import infer_type
+from tailrace.tables.schema.infer import infer_decimal, infer_type
 from tailrace.tables.schema.plain import INTEGER_MAX, INTEGER_MIN, clean_text, interval_text, json_bytes, json_text
 from tailrace.tables.schema.types import JSON, FieldType, is_json
 from tailrace.tables.schema.widen import join
@@ -268,13 +268,13 @@ class RowEncoder:
                     return self._grow(name, infer_type(value), value)
                 return to_json_value(caster(infer_type(value))(value))
             if self._grows and name not in self._fixed:
-                wider = join(field_type, infer_type(value))
+                wider = join(field_type, _inferred(field_type, value))
                 if wider != field_type:
                     return self._grow(name, wider, value)
             try:
                 return to_json_value(caster(field_type)(value))
             except ValueCastError as error:
-                wider = join(field_type, infer_type(value))
+                wider = join(field_type, _inferred(field_type, value))
                 if not self._grows or wider == field_type:
                     raise error.at(name) from error
                 return self._grow(name, wider, value)
@@ -287,6 +287,13 @@ class RowEncoder:
         self._shapes.clear()
         self._grown = True
         return value
+
+
+def _inferred(field_type: FieldType, value: object) -> FieldType:
+    """The type of a value for a field that has one already: a Decimal that fits there does not make it wider."""
+    if isinstance(value, Decimal) and field_type.name == "Decimal":
+        return infer_decimal(value, roomy=False)
+    return infer_type(value)
 
 
 def encode_rows(rows: Iterable[Mapping[str, object]], fields: Mapping[str, FieldType]) -> bytes:
