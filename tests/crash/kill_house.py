@@ -23,7 +23,6 @@ from typing import Any
 from tailrace.cli.house import House, HouseSettings
 from tailrace.log import Append, FencedError, NewRecord, OutcomeUnknownError, Partition, Place, open_log
 from tailrace.runner import RunnerSettings
-from tailrace.runner.host import Host
 from tailrace.runtime import Probe, Runtime
 
 LOG_FAULTS = (
@@ -115,27 +114,28 @@ def plant(fault: str) -> None:
     """Break one promise of the code that runs in this process."""
     import tailrace.cli.house as house_module
     import tailrace.gateway.app as gateway_module
-    import tailrace.runner.host as host_module
+    import tailrace.runner.shards as shards_module
+    from tailrace.runner.shards import Shards
+    from tailrace.runner.slots import restore
 
     if fault in LOG_FAULTS:
         house_module.open_log = lambda *args, **kwargs: _Faulty(open_log(*args, **kwargs), fault)
     elif fault == "State not restored":
-        restore = host_module.restore
 
         def forgetful(*args: Any) -> Any:
             return {name: replace(state, state={}) for name, state in restore(*args).items()}
 
-        host_module.restore = forgetful
+        shards_module.restore = forgetful
     elif fault == "read before open":
-        original = Host._open_and_restore
+        original = Shards._open_and_restore
 
-        def early(self: Host, shard: int) -> Any:
-            states = host_module.restore(self.log, list(self.deployments), shard, self.settings.shards)
+        def early(self: Any, shard: int, graphs: Any, index_topics: Any) -> Any:
+            states = restore(self._log, graphs, shard, self._count)
             time.sleep(1.0)
-            writer, _ = original(self, shard)
+            writer, _ = original(self, shard, graphs, index_topics)
             return writer, states
 
-        Host._open_and_restore = early  # type: ignore[method-assign]
+        Shards._open_and_restore = early  # type: ignore[method-assign]
     elif fault == "ack before durable":
         gateway = gateway_module.Gateway
 
@@ -150,15 +150,16 @@ def plant(fault: str) -> None:
         original_append = gateway._append
         gateway._append = hasty  # type: ignore[method-assign]
     elif fault == "dead letter committed apart":
-        letters = Host._dead_letters
+        commit = Shards.commit
 
-        async def apart(self: Host, *args: Any) -> list[Append]:
-            for append in await letters(self, *args):
-                await self._call(lambda a=append: self.log.append(a.partition, a.records))  # type: ignore[misc]
+        async def apart(self: Any, shard: int, transaction: Any, index_topic: str) -> bool:
+            for partition in [p for p in transaction.records if p.topic.endswith("-dead")]:
+                records = transaction.records.pop(partition)
+                await self._call(lambda p=partition, r=records: self._log.append(p, r))
                 await asyncio.sleep(0.05)
-            return []
+            return await commit(self, shard, transaction, index_topic)
 
-        Host._dead_letters = apart  # type: ignore[method-assign]
+        Shards.commit = apart  # type: ignore[method-assign]
     else:
         raise SystemExit(f"no such fault: {fault}")
 
@@ -172,9 +173,11 @@ def describe(house: House) -> None:
         print(name, "running", slot.current is not None, "runs", runs, "head", slot.head.places, file=sys.stderr)
         print("   record", host._engine.record(name), file=sys.stderr)
         print("   due", host._engine.due(name, host._now()), file=sys.stderr)
-    for topic, tail in host._tails.items():
+    for topic, tail in host._catalog.tails.items():
         print(topic, "fold", tail.fold.position, tail.fold.last_by_writer, file=sys.stderr)
-    print("behind", host._behind, "refreshing", list(host._refreshing), "writers", list(host._writers), file=sys.stderr)
+    print(
+        "behind", host._behind, "refreshing", list(host._refreshing), "writers", host._shards.open_ones, file=sys.stderr
+    )
     for task in asyncio.all_tasks():
         task.print_stack(limit=3, file=sys.stderr)
     sys.stderr.flush()

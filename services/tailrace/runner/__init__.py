@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from tailrace.runner.asking import AskError
+from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.deployment import Deployment, copy_files, deploy
-from tailrace.runner.host import AskError, Host, UnknownNodeError, UnknownTableError
+from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import Entry, LogLine, RunEntry
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.view import HostView, UnknownAppError

@@ -248,6 +248,14 @@ def store_ref(table: DeployedTable, born_ms: int) -> StoreRef:
     )
 
 
+def dead_letters_ref(table: DeployedTable, born_ms: int) -> StoreRef:
+    """The table's dead letters as a worker needs to know them."""
+    name = f"{table.store.name}_dead_letters"
+    return StoreRef(
+        key=table.dead_letters, name=name, store_id=table.store.id, topic=table.dead_letters, born_ms=born_ms
+    )
+
+
 def resolve_parameters(values: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, Any]:
     """Parameter values with their references resolved: `${{ name }}` from TAILRACE_SECRET_NAME, a connection from
     TAILRACE_CONNECTION_NAME (a JSON object). One that is not set is left out, so that the default counts."""

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from tailrace.errors import RejectedError
+from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.deployment import DeployedTable, Deployment
-from tailrace.runner.host import Host, UnknownNodeError, UnknownTableError
+from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import LogLine, RunEntry
 
 __all__ = ["HostView", "UnknownAppError"]

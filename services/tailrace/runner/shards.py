@@ -1,0 +1,118 @@
+"""The writers of this host, one a shard: opening them, and committing through them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+
+import orjson
+
+from tailrace.errors import TailraceError
+from tailrace.log import Log, NewRecord, Partition, Writer
+from tailrace.runner.slots import SlotState, read_all, restore
+from tailrace.runner.staging import mark_committed, open_folders, sync_folders
+from tailrace.runner.tails import CallLog
+from tailrace.runner.transaction import Transaction
+from tailrace.runtime import Probe
+
+__all__ = ["Shards", "writer_name"]
+
+
+def writer_name(shard: int) -> str:
+    """The name of a shard's writer in the log: the same for whoever owns the shard, so that owning it fences."""
+    return f"shard-{shard}"
+
+
+class Shards:
+    """The open shards. At most one commit of a shard is under way."""
+
+    def __init__(self, log: Log, count: int, staging: Path, probe: Probe, call: CallLog, threads: Executor) -> None:
+        self._log = log
+        self._count = count
+        self._staging = staging
+        self._probe = probe
+        self._call = call
+        self._threads = threads
+        self._writers: dict[int, Writer] = {}
+        self.openings: dict[int, int] = {}
+        """Number of each shard's last opening, as the engine counts them."""
+
+    @property
+    def open_ones(self) -> list[int]:
+        """Shards with a writer."""
+        return list(self._writers)
+
+    async def open(self, shard: int, graphs: Sequence[str], index_topics: Sequence[str]) -> dict[str, SlotState]:
+        """Open the shard's writer, then read its slots: never the other way round (a late opener would commit over a
+        newer state). Raises OutcomeUnknownError or FencedError when another opener comes between."""
+        old = self._writers.pop(shard, None)
+        if old is not None:
+            await self._call(old.close)
+        writer: Writer
+        states: dict[str, SlotState]
+        writer, states = await self._call(lambda: self._open_and_restore(shard, graphs, index_topics))
+        self._writers[shard] = writer
+        return states
+
+    def _open_and_restore(
+        self, shard: int, graphs: Sequence[str], index_topics: Sequence[str]
+    ) -> tuple[Writer, dict[str, SlotState]]:
+        name = writer_name(shard)
+        writer = self._log.open_writer(name)
+        try:
+            states = restore(self._log, graphs, shard, self._count)
+            open_folders(self._staging, name, self._last_staged(name, index_topics))
+        except BaseException:
+            writer.close()
+            raise
+        return writer, states
+
+    def _last_staged(self, name: str, index_topics: Sequence[str]) -> list[str]:
+        folders: list[str] = []
+        for topic in index_topics:
+            partition = Partition(topic)
+            last: bytes | None = None
+            for record in read_all(self._log, partition, self._log.settled_ends([partition])[partition]):
+                if record.key == _staged_key(name):
+                    last = record.value
+            if last is not None:
+                folders += orjson.loads(last)
+        return folders
+
+    async def commit(self, shard: int, transaction: Transaction, index_topic: str) -> bool:
+        """Write it all; False when the shard's writer was lost meanwhile, and nothing was written.
+
+        Raises as `Writer.commit`.
+        """
+        writer = self._writers.get(shard)
+        if writer is None:
+            return False
+        staged = []
+        if transaction.folders:
+            staged = await asyncio.to_thread(sync_folders, self._staging, transaction.folders)
+        if staged:
+            self._probe.reached("staged-synced")
+            transaction.add(index_topic, [NewRecord(orjson.dumps(staged), _staged_key(writer.name))])
+        if self._writers.get(shard) is not writer:
+            return False
+        appends, places = transaction.appends, transaction.places
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._threads, lambda: writer.commit(appends, places))
+        self._probe.reached("committed")
+        if staged:
+            await asyncio.to_thread(mark_committed, self._staging, staged)
+            self._probe.reached("staged-marked")
+        return True
+
+    def close(self) -> None:
+        """Let go of the writers."""
+        for writer in self._writers.values():
+            with contextlib.suppress(TailraceError):
+                writer.close()
+
+
+def _staged_key(name: str) -> bytes:
+    return f"staged/{name}".encode()
