@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from log_contract import LogContract, MakeLog
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient, NewTopic
+from log_contract import LogContract, MakeLog, fresh
 
-from tailrace.log import Log, LogLimits, open_log
+from tailrace.log import (
+    Append,
+    Log,
+    LogLimits,
+    LogUnavailableError,
+    LogUrlError,
+    NewRecord,
+    Offset,
+    OutcomeUnknownError,
+    Partition,
+    TopicSpec,
+    open_log,
+)
+from tailrace.log.kafka._url import KafkaUrl
+from tailrace.log.kafka._writer import _group_metadata
 from tailrace.runtime import SYSTEM, Runtime
 from tailrace.testing.kafka import LocalKafka
 
@@ -35,3 +58,145 @@ class TestKafkaLog(LogContract):
         yield make
         for handle in handles:
             handle.close()
+
+
+HASTY = LogLimits(request_timeout=timedelta(seconds=1), transaction_timeout=timedelta(seconds=5))
+
+
+def test_a_kafka_that_is_not_there_is_told_with_its_address() -> None:
+    with socket.socket() as taken, pytest.raises(LogUnavailableError) as told:
+        taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        began_s = time.monotonic()
+        open_log(f"kafka://{address}", limits=HASTY)
+    assert time.monotonic() - began_s < 10
+    assert address in str(told.value)
+    assert "advertised.listeners" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "kafka://",
+        "kafka://?a=b",
+        "kafka://host:port",
+        "kafka://user:hunter2@host:9092",
+        "kafka://host:9092?sasl.password=hunter2&acks=0",
+        "kafka://127.0.0.1:1?sasl.password=hunter2&no.such.setting=1",
+        "kafka://127.0.0.1:1?sasl.password",
+    ],
+)
+def test_a_url_that_cannot_work_is_told_without_its_secrets(url: str) -> None:
+    with pytest.raises(LogUrlError) as told:
+        open_log(url, limits=HASTY)
+    assert "hunter2" not in str(told.value) + repr(told.value.__dict__)
+
+
+def test_secrets_are_in_no_error_and_no_repr() -> None:
+    url = KafkaUrl.parse("kafka://one,two:9093?security.protocol=SASL_SSL&sasl.username=me&sasl.password=hunter2")
+    assert url.servers == "one:9092,two:9093"
+    assert url.settings["sasl.password"] == "hunter2"
+    assert url.shown == "kafka://one,two:9093?security.protocol=SASL_SSL&sasl.username=me&sasl.password=***"
+    assert "hunter2" not in repr(url)
+
+
+def test_a_group_is_named_as_the_client_library_names_it() -> None:
+    """The form is librdkafka's own; making it here saves a consumer a group."""
+    consumer = Consumer({"group.id": "grüppe-1", "bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    assert _group_metadata("grüppe-1") == consumer.consumer_group_metadata()
+    consumer.close()
+
+
+@pytest.mark.kafka
+def test_a_topic_of_somebody_elses_is_not_listed_until_it_is_made(kafka_broker: LocalKafka) -> None:
+    """As after a crash between making and registering it: making it again completes it."""
+    name = fresh("foreign")
+    admin = AdminClient({"bootstrap.servers": kafka_broker.address, "log_level": 0})
+    admin.create_topics([NewTopic(name, 3, 1)])[name].result(10)
+    log = open_log(kafka_broker.url)
+    assert log.topics(name) == {}
+    made = log.create_topics([TopicSpec(name)])[name]
+    assert made.partitions == 3
+    assert log.topics(name) == {name: made}
+    log.close()
+
+
+@pytest.mark.kafka
+def test_a_topic_made_again_behind_our_back_is_born_later(kafka_broker: LocalKafka) -> None:
+    name = fresh("again")
+    log = open_log(kafka_broker.url)
+    first = log.create_topics([TopicSpec(name)])[name]
+    admin = AdminClient({"bootstrap.servers": kafka_broker.address, "log_level": 0})
+    admin.delete_topics([name], operation_timeout=10)[name].result(10)
+    assert log.topics(name) == {}
+    assert log.create_topics([TopicSpec(name)])[name].born_ms > first.born_ms
+    log.close()
+
+
+@pytest.mark.kafka
+def test_makers_who_race_agree_on_the_birth(kafka_broker: LocalKafka) -> None:
+    names = [fresh("race") for _ in range(3)]
+    logs = [open_log(kafka_broker.url) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda log: log.create_topics([TopicSpec(name) for name in names]), logs))
+    assert made[0] == made[1] == made[2] == {name: logs[0].topics(name)[name] for name in names}
+    for log in logs:
+        log.close()
+
+
+@pytest.mark.kafka
+def test_a_broker_that_dies_and_comes_back() -> None:
+    """Everything that was answered is there; calls in between say that the log is away; then it all goes on."""
+    with LocalKafka() as broker:
+        patient = open_log(broker.url)
+        partition = Partition("orders")
+        patient.create_topics([TopicSpec("orders")])
+        patient.open_writer("w").close()
+        patient.close()
+        log = open_log(broker.url, limits=HASTY)
+        writer = log.open_writer("w")
+        log.append(partition, [NewRecord(b"a")])
+        writer.commit([Append(partition, [NewRecord(b"b")])])
+        broker.kill()
+        with pytest.raises((OutcomeUnknownError, LogUnavailableError)):
+            log.append(partition, [NewRecord(b"lost")])
+        with pytest.raises(LogUnavailableError):  # nothing is sent while nobody is there
+            log.append(partition, [NewRecord(b"lost")])
+        with pytest.raises((OutcomeUnknownError, LogUnavailableError)):
+            writer.commit([Append(partition, [NewRecord(b"lost")])])
+        with pytest.raises(LogUnavailableError):
+            log.ends([partition])
+        began_s = time.monotonic()
+        broker.restart()
+        log.close()
+        assert time.monotonic() - began_s < 60
+        log = open_log(broker.url)
+        again = log.open_writer("w")
+        again.commit([Append(partition, [NewRecord(b"c")])])
+        log.append(partition, [NewRecord(b"d")])
+        end = log.settled_ends([partition])[partition]
+        values = [record.value for record in log.read(partition, Offset(0), stop=end).records]
+        assert [value for value in values if value != b"lost"] == [b"a", b"b", b"c", b"d"]
+        assert again.commits in (2, 3)
+        log.close()
+
+
+@pytest.mark.kafka
+def test_a_broker_ends_with_the_process_that_started_it() -> None:
+    script = (
+        "import sys, time\n"
+        "from tailrace.testing.kafka import LocalKafka\n"
+        "broker = LocalKafka().start()\n"
+        "print(broker.pid, broker.folder, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pid, folder = process.stdout.readline().split()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    deadline_s = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() or Path(folder).exists():
+        assert time.monotonic() < deadline_s, "the broker was left behind"
+        time.sleep(0.02)

@@ -253,8 +253,10 @@ class KafkaWriter:
                 },
             )
             try:
-                # Connect first: asked for its producer id before that, librdkafka sleeps for half a second.
-                producer.list_topics(self._numbers.topic, timeout=max(deadline.left_s, 0.001))
+                # Connect first: asked for its producer id before that, librdkafka sleeps for half a second. The first
+                # answer comes from a bootstrap server, which it then drops; the second from a broker it keeps.
+                for _ in range(2):
+                    producer.list_topics(self._numbers.topic, timeout=max(deadline.left_s, 0.001))
                 producer.init_transactions(max(deadline.left_s, 0.001))
                 return producer
             except CLIENT_ERRORS as error:
