@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tailrace.log import Log, Offset, Partition
+from tailrace.log import Log, Offset, Partition, scan
 from tailrace.tables import IdMaker, Messages, StagedFiles, TableFold, VersionReader
 
 
@@ -16,8 +16,7 @@ class LogSource:
         self._log, self._partition = log, partition
 
     def scan(self, start: int, stop: int) -> Iterator[Messages]:
-        while start < stop:
-            batch = self._log.read(self._partition, Offset(start), stop=Offset(stop))
+        for batch in scan(self._log, self._partition, Offset(start), Offset(stop)):
             records = [record for record in batch.records if record.value is not None]
             values = [record.value or b"" for record in records]
             yield Messages(
@@ -26,21 +25,14 @@ class LogSource:
                 [len(value) for value in values],
                 b",".join(values),
             )
-            if batch.next <= start:
-                return
-            start = batch.next
 
 
 def fold_topic(log: Log, partition: Partition, fold: TableFold | None = None) -> TableFold:
     """The fold of a topic at its end; goes on with `fold` where one is given."""
     fold = fold or TableFold(partition.topic)
     end = log.ends([partition])[partition]
-    while fold.position < end:
-        before = fold.position
-        batch = log.read(partition, Offset(before), stop=end)
+    for batch in scan(log, partition, Offset(fold.position), end):
         fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
-        if fold.position == before:
-            break
     return fold
 
 

@@ -33,6 +33,7 @@ from tailrace.log.errors import (
     RecordTooLargeError,
     TopicNotFoundError,
 )
+from tailrace.log.scanning import scan
 from tailrace.runtime import SYSTEM, Runtime
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "Watch",
     "Writer",
     "open_log",
+    "scan",
 ]
 
 

@@ -21,7 +21,7 @@ import hashlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,7 +53,7 @@ from tailrace.engine import (
     shard_of,
 )
 from tailrace.errors import RejectedError, RetriableError, TailraceError
-from tailrace.log import FencedError, Log, NewRecord, Offset, OffsetRange, OutcomeUnknownError, Partition
+from tailrace.log import FencedError, Log, NewRecord, Offset, OffsetRange, OutcomeUnknownError, Partition, scan
 from tailrace.node.protocol import Outcome, RunOrder
 from tailrace.runner.asking import ask, question
 from tailrace.runner.catalog import Catalog
@@ -138,7 +138,7 @@ class Host:
         """Tables whose fold had reached the log's end when they were last looked at."""
         self._refreshing: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
-        self._triggers: dict[str, int] = {}
+        self._triggers: dict[str, Offset] = {}
         self._idle: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake: asyncio.TimerHandle | None = None
@@ -360,10 +360,11 @@ class Host:
         if start is None:
             start = (await self._call(lambda: self.log.starts([partition])))[partition]
         end = (await self._call(lambda: self.log.ends([partition])))[partition]
-        for record in await self._call(lambda: list(_between(self.log, partition, start, end))):
-            slot = orjson.loads(record.value or b"{}").get("slot")
-            if slot in self._slots:
-                self._post(Triggered(now_ms=self._now(), slot=slot, offset=int(record.offset)))
+        for batch in await self._call(lambda: list(scan(self.log, partition, start, end))):
+            for record in batch.records:
+                slot = orjson.loads(record.value or b"{}").get("slot")
+                if slot in self._slots:
+                    self._post(Triggered(now_ms=self._now(), slot=slot, offset=int(record.offset)))
         self._triggers[topic] = end
 
     # -- runs -----------------------------------------------------------------------------------------------------
@@ -662,15 +663,6 @@ class Host:
     async def _hire(self) -> tuple[Worker, Link]:
         warm = await self._new_worker(self.settings.memory_bytes_max)
         return warm.worker, warm.link
-
-
-def _between(log: Log, partition: Partition, start: int, end: int) -> Iterator[Any]:
-    while start < end:
-        batch = log.read(partition, Offset(start), stop=Offset(end))
-        yield from batch.records
-        if batch.next <= start:
-            return
-        start = batch.next
 
 
 def _short(name: str) -> str:

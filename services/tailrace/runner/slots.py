@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from tailrace.engine import SlotRecord, shard_of
-from tailrace.log import Log, NewRecord, Offset, Partition, Record
+from tailrace.log import Log, NewRecord, Offset, Partition, Record, scan
 
 __all__ = ["SlotState", "read_all", "restore", "state_topic"]
 
@@ -57,13 +57,8 @@ class SlotState:
 
 def read_all(log: Log, partition: Partition, end: Offset) -> Iterator[Record]:
     """Every committed record of a partition before `end`."""
-    start = log.starts([partition])[partition]
-    while start < end:
-        batch = log.read(partition, start, stop=end)
+    for batch in scan(log, partition, log.starts([partition])[partition], end):
         yield from batch.records
-        if batch.next <= start:
-            return
-        start = batch.next
 
 
 def restore(log: Log, graphs: Iterable[str], shard: int, shards: int) -> dict[str, SlotState]:
