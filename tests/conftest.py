@@ -8,6 +8,9 @@ import pytest
 
 from tailrace.testing.kafka import LocalKafka
 
+# Before any test file imports it: its assertions then tell what they compared.
+pytest.register_assert_rewrite("log_contract")
+
 
 @pytest.fixture(scope="session")
 def kafka_broker() -> Iterator[LocalKafka]:

@@ -18,10 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-
-pytest.register_assert_rewrite("log_contract")
-
-from log_contract import (  # noqa: E402 (after the registration)
+from log_contract import (
     DEADLINE_S,
     LogContract,
     MakeLog,
@@ -32,7 +29,7 @@ from log_contract import (  # noqa: E402 (after the registration)
     texts,
 )
 
-from tailrace.log import (  # noqa: E402
+from tailrace.log import (
     Append,
     DiskFullError,
     Log,
@@ -47,8 +44,8 @@ from tailrace.log import (  # noqa: E402
     TopicSpec,
     open_log,
 )
-from tailrace.log.sqlite import SqliteLog  # noqa: E402
-from tailrace.runtime import SYSTEM, Crash, CrashAt, ManualClock, Runtime  # noqa: E402
+from tailrace.log.sqlite import SqliteLog
+from tailrace.runtime import SYSTEM, Crash, CrashAt, ManualClock, Runtime
 
 HASTY = LogLimits(request_timeout=timedelta(milliseconds=200))
 
