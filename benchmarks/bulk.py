@@ -83,7 +83,7 @@ def bulk(*, quick: bool) -> Result:
         }
         app = write_app(folder, files)
         topic = topics(app)["measures"]
-        with running_house([app], folder) as house:
+        with running_house([app], folder / "data", folder / "entries.jsonl") as house:
             log = open_log(f"sqlite:///{folder / 'data' / 'tailrace.db'}")
             reader = TopicReader(log, topic)
             for number in range(1 + (2 if quick else ROUNDS)):

@@ -1,7 +1,7 @@
 """A house in a process of its own, which tells its parent what happens: `python -m benchmarks.house_main SETTINGS`.
 
-SETTINGS is a JSON object {apps, data, url, out, note_reads}. One JSON line for each run and line of output goes to the
-file `out`, with the time at which it was told; at the end, where `note_reads` names topics, one for each time that
+SETTINGS is a JSON object {apps, data, url, out, note_scans}. One JSON line for each run and line of output goes to the
+file `out`, with the time at which it was told; at the end, where `note_scans` names topics, one for each time that
 records of theirs were handed to a worker. It ends when its standard input does.
 """
 
@@ -24,14 +24,14 @@ from tailrace.runner.tails import TableTail
 from tailrace.runtime import Runtime
 
 
-def note_reads(topics: set[str], reads: list[dict[str, Any]]) -> None:
+def note_scans(topics: set[str], scans: list[dict[str, Any]]) -> None:
     """Have the host note when it gave which records of these topics to a worker."""
     scan = TableTail.scan
 
     async def noting(self: TableTail, start: int, stop: int, records_max: int) -> Batch:
         batch = await scan(self, start, stop, records_max)
         if self.info.name in topics and batch.records:
-            reads.append({"at_ns": time.monotonic_ns(), "start": batch.records[0].offset, "next": batch.next})
+            scans.append({"at_ns": time.monotonic_ns(), "start": batch.records[0].offset, "next": batch.next})
         return batch
 
     TableTail.scan = noting  # type: ignore[method-assign]
@@ -40,9 +40,9 @@ def note_reads(topics: set[str], reads: list[dict[str, Any]]) -> None:
 async def main() -> None:
     """Run until the parent closes our standard input."""
     settings = orjson.loads(sys.argv[1])
-    reads: list[dict[str, Any]] = []
-    if settings.get("note_reads"):
-        note_reads(set(settings["note_reads"]), reads)
+    scans: list[dict[str, Any]] = []
+    if settings.get("note_scans"):
+        note_scans(set(settings["note_scans"]), scans)
     with Path(settings["out"]).open("wb", buffering=0) as out:  # noqa: ASYNC230 - once, at the start
 
         def tell(entry: Entry) -> None:
@@ -63,8 +63,8 @@ async def main() -> None:
         end = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         await asyncio.wait({end, house.failure}, return_when=asyncio.FIRST_COMPLETED)
         await house.stop()
-        for each in reads:
-            out.write(orjson.dumps({"type": "read", **each}) + b"\n")
+        for each in scans:
+            out.write(orjson.dumps({"type": "scan", **each}) + b"\n")
     if house.failure.done():
         raise house.failure.result()
 

@@ -32,7 +32,7 @@ class RunningHouse:
         self.headers = {"Authorization": f"Bearer {contact['token']}"}
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
-        """Runs (`run`), lines of output (`line`) or, after the end, reads (`read`) so far; each with `at_ns`."""
+        """Runs (`run`), lines of output (`line`) or, after the end, scans (`scan`) so far; each with `at_ns`."""
         with self._out.open("rb") as file:
             file.seek(self._read_bytes)
             whole, end, _ = file.read().rpartition(b"\n")
@@ -53,16 +53,15 @@ class RunningHouse:
 
 @contextlib.contextmanager
 def running_house(
-    apps: Sequence[Path], folder: Path, *, log_url: str | None = None, note_reads: Sequence[str] = ()
+    apps: Sequence[Path], data: Path, out: Path, *, log_url: str | None = None, note_scans: Sequence[str] = ()
 ) -> Iterator[RunningHouse]:
-    """A house over these apps, with its data below `folder`; stopped at the end, and its entries stay readable."""
-    data, out = folder / "data", folder / "entries.jsonl"
+    """A house over these apps, with its data in `data`; stopped at the end, and its entries stay readable in `out`."""
     settings = {
         "apps": [str(app) for app in apps],
         "data": str(data),
         "url": log_url,
         "out": str(out),
-        "note_reads": list(note_reads),
+        "note_scans": list(note_scans),
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.house_main", orjson.dumps(settings).decode()],

@@ -50,7 +50,7 @@ def kafka(*, quick: bool) -> Result:
 def _live(name: str, house_url: str | None, url: str, folder: Path, wanted_ms: float, count: int) -> Result:
     app = write_app(folder, STREAM)
     tables = topics(app)
-    with running_house([app], folder, log_url=house_url) as house:
+    with running_house([app], folder / "data", folder / "entries.jsonl", log_url=house_url) as house:
         log = open_log(url)
         try:
             times_ms, bare_ms = asyncio.run(_post_and_watch(log, house, tables["totals"], count))
@@ -111,7 +111,7 @@ def fire(*, quick: bool) -> Result:
         folder = Path(name)
         app = write_app(folder, FIRE)
         topic = topics(app)["measures"]
-        with running_house([app], folder) as house:
+        with running_house([app], folder / "data", folder / "entries.jsonl") as house:
             log = open_log(f"sqlite:///{folder / 'data' / 'tailrace.db'}")
             try:
                 times_ms, bare_ms = _fire(log, house, topic, count)

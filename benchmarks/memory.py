@@ -41,7 +41,7 @@ def memory(*, quick: bool) -> Result:
         total = _fill_measures(log, tables["measures"], folder / "data" / "staging", rows)
         log.create_topics([TopicSpec(tables["totals"])])
         reader = TopicReader(log, tables["totals"])
-        with running_house([app], folder) as house, _peaks(house) as peaks:
+        with running_house([app], folder / "data", folder / "entries.jsonl") as house, _peaks(house) as peaks:
             began_s = time.monotonic()
             seen = asyncio.run(_consume(reader, records, house))
             took_s = time.monotonic() - began_s

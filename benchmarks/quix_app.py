@@ -1,15 +1,16 @@
 """The stream sample on Quix Streams, exactly once: run by `benchmarks.quix` in a virtual environment of its own,
 where nothing of ours can be imported.
 
-quix_app.py SERVERS SOURCE TARGET COUNT COMMIT_INTERVAL_S
+    quix_app.py SERVERS SOURCE TARGET COUNT COMMIT_INTERVAL_S
 """
 
-# It runs with the Python of another environment: nothing of ours can be imported here.
+from __future__ import annotations
+
 import sys
 import time
 from typing import Any
 
-from quixstreams import Application
+from quixstreams import Application  # type: ignore[import-not-found,unused-ignore]
 
 began = False
 

@@ -25,6 +25,7 @@ __all__ = ["Streamed", "check_rows", "embedded", "kafka", "run_stream"]
 COUNT = 200_000
 COUNT_QUICK = 50_000
 ROUNDS = 3
+WARM_UP = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Streamed:
     steady_rate: float
     """The same from the moment when a fifth was visible: without the first fork and the small first runs."""
     lags_ms: list[float]
-    """For each output message, from the read of its first input to its being visible."""
+    """For each output message, from its first input's being handed to the worker to its own being visible."""
     runs: int
     host_cpu_us: float
     """CPU time a record in the host, and in the node's worker."""
@@ -44,54 +45,64 @@ class Streamed:
 
 
 def run_stream(url: str | None, folder: Path, records: list[NewRecord]) -> Streamed:
-    """Fill the input, start a house, and wait until every output is visible; compares the outputs' values."""
+    """Start a house over a backlog of `records`, and wait until every output is visible; compares the outputs' values.
+
+    The node has run before, in an earlier life of the house, on the first `WARM_UP` of them: so it is known to stream.
+    """
     app = write_app(folder, STREAM)
     tables = topics(app)
     log = open_log(url or f"sqlite:///{folder / 'data' / 'tailrace.db'}")
+    reader: TopicReader | None = None
     try:
-        fill(log, tables["orders"], records)
+        fill(log, tables["orders"], records[:WARM_UP])
         fill(log, tables["totals"], [])
-        return asyncio.run(_watch(log, app, tables, url, folder, records))
+        reader = TopicReader(log, tables["totals"])
+        with running_house([app], folder / "data", folder / "before.jsonl", log_url=url):
+            asyncio.run(reader.until(WARM_UP))
+        warm_up_values = len(reader.values)
+        reader.close()
+        fill(log, tables["orders"], records[WARM_UP:])
+        reader = TopicReader(log, tables["totals"])
+        with running_house(
+            [app], folder / "data", folder / "after.jsonl", log_url=url, note_scans=[tables["orders"]]
+        ) as house:
+            host, before_s = house.process.pid, cpu_s(house.process.pid)
+            asyncio.run(reader.until(len(records)))
+            host_s = cpu_s(host) - before_s
+            worker_s = max(map(cpu_s, process_tree(host)[2:]), default=0.0)
+            _settled(house, len(records) - WARM_UP)
+            reader.look()
+        check_rows(records, rows_of(reader.values))
+        return _streamed(house, reader, records, warm_up_values, host_s, worker_s)
     finally:
+        if reader is not None:
+            reader.close()
         log.close()
 
 
-async def _watch(
-    log: Any, app: Path, tables: dict[str, str], url: str | None, folder: Path, records: list[NewRecord]
+def _streamed(
+    house: RunningHouse, reader: TopicReader, records: list[NewRecord], skip: int, host_s: float, worker_s: float
 ) -> Streamed:
-    reader = TopicReader(log, tables["totals"])
-    with running_house([app], folder, log_url=url, note_reads=[tables["orders"]]) as house:
-        host, before_s = house.process.pid, cpu_s(house.process.pid)
-        await reader.until(len(records))
-        host_s = cpu_s(host) - before_s
-        worker_s = max(map(cpu_s, process_tree(host)[2:]), default=0.0)
-        await asyncio.to_thread(_settled, house, len(records))
-        await asyncio.sleep(0)
-        reader.look()
-    reader.close()
-    rows = rows_of(reader.values)
-    check_rows(records, rows)
-    runs = [run for run in house.entries("run") if run["title"] == "totals.py" or run["rows_in"]]
-    reads = house.entries("read")
+    count = len(records) - WARM_UP
+    runs = house.entries("run")
     first_run_ns = min(run["at_ns"] - run["duration_ms"] * 1_000_000 for run in runs)
     last_ns = reader.seen_ns[-1]
-    seen_rows = 0
-    fifth_ns, fifth_rows = last_ns, 0
-    lags_ms = []
-    read_ns = _first_reads(reads, len(records))
-    for value, seen_ns in zip(reader.values, reader.seen_ns, strict=True):
-        lags_ms.append((seen_ns - read_ns[min(seen_rows, len(records) - 1)]) / 1e6)
-        seen_rows += len(rows_of([value]))
-        if fifth_rows == 0 and seen_rows >= len(records) // 5:
-            fifth_ns, fifth_rows = seen_ns, seen_rows
-    total_s = (last_ns - first_run_ns) / 1e9
-    steady_s = max(1e-9, (last_ns - fifth_ns) / 1e9)
+    given_ns = _first_given(house.entries("scan"), len(records))
+    lags_ms: list[float] = []
+    seen = WARM_UP
+    fifth_ns, fifth = last_ns, count
+    for value, seen_ns in list(zip(reader.values, reader.seen_ns, strict=True))[skip:]:
+        lags_ms.append((seen_ns - given_ns[seen]) / 1e6)
+        seen += len(rows_of([value]))
+        if fifth == count and seen - WARM_UP >= count // 5:
+            fifth_ns, fifth = seen_ns, seen - WARM_UP
     return Streamed(
-        len(records) / total_s,
-        (len(records) - fifth_rows) / steady_s,
-        lags_ms,
-        len(runs),
-        *(1e6 * each / len(records) for each in (host_s, worker_s)),
+        rate=count / ((last_ns - first_run_ns) / 1e9),
+        steady_rate=(count - fifth) / max(1e-9, (last_ns - fifth_ns) / 1e9),
+        lags_ms=lags_ms,
+        runs=len(runs),
+        host_cpu_us=1e6 * host_s / count,
+        worker_cpu_us=1e6 * worker_s / count,
     )
 
 
@@ -102,12 +113,12 @@ def _settled(house: RunningHouse, count: int) -> None:
     house.wait_for(done, "every run was told")
 
 
-def _first_reads(reads: list[dict[str, Any]], count: int) -> list[int]:
-    """For each offset when it was first read."""
+def _first_given(scans: list[dict[str, Any]], count: int) -> list[int]:
+    """For each offset when it was first handed to the worker."""
     first = [0] * count
-    for read in reversed(reads):
-        for offset in range(read["start"], min(read["next"], count)):
-            first[offset] = read["at_ns"]
+    for scan in reversed(scans):
+        for offset in range(scan["start"], min(scan["next"], count)):
+            first[offset] = scan["at_ns"]
     return first
 
 
@@ -129,7 +140,7 @@ def _rounds(once: Callable[[int], tuple[Streamed, float]], rounds: int) -> tuple
 def embedded(*, quick: bool) -> Result:
     """The sample on the embedded log against a hand-written sqlite3 loop."""
     count = COUNT_QUICK if quick else COUNT
-    records = list(messages(count))
+    records = list(messages(WARM_UP + count))
     values = [record.value or b"" for record in records]
 
     def once(number: int) -> tuple[Streamed, float]:
@@ -137,8 +148,7 @@ def embedded(*, quick: bool) -> Result:
             folder = Path(name)
             took_s, rows = sqlite_loop(folder / "loop.db", values)
             check_rows(records, rows)
-            (folder / "data").mkdir()
-            return run_stream(None, folder, records), count / took_s
+            return run_stream(None, folder, records), len(records) / took_s
 
     streamed, bases = _rounds(once, 1 if quick else ROUNDS)
     return _result("stream-embedded", streamed, bases, "sqlite3 loop by hand, 1,000 records a transaction", {})
@@ -187,7 +197,7 @@ def kafka(*, quick: bool) -> Result:
     from tailrace.testing.kafka import LocalKafka
 
     count = COUNT_QUICK if quick else COUNT
-    records = list(messages(count))
+    records = list(messages(WARM_UP + count))
     with LocalKafka(short_lived=False) as broker:
 
         def once(number: int) -> tuple[Streamed, float]:
