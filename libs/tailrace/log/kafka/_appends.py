@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
 from tailrace.errors import SettingError, TailraceError
 from tailrace.log.contract import NewRecord, Offset, OffsetRange, Partition
-from tailrace.log.errors import OutcomeUnknownError, RecordTooLargeError, TopicNotFoundError
+from tailrace.log.errors import OutcomeUnknownError, TopicNotFoundError
+from tailrace.log.group_commit import check_sizes
 from tailrace.log.kafka._clients import Clients
 from tailrace.log.kafka._cluster import Cluster, Deadline
 from tailrace.log.kafka._failures import MISSING, reason_of
 from tailrace.log.kafka._sender import Sender
 
-__all__ = ["Appends", "check_sizes", "rejection"]
-
-
-def check_sizes(records: Iterable[NewRecord], record_bytes_max: int) -> None:
-    for value, key in records:
-        size = (len(value) if value else 0) + (len(key) if key else 0)
-        if size > record_bytes_max:
-            raise RecordTooLargeError(size, record_bytes_max)
+__all__ = ["Appends", "rejection"]
 
 
 def rejection(error: KafkaError, partition: Partition) -> TailraceError | None:

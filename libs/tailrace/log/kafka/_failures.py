@@ -59,7 +59,7 @@ PASSING = frozenset(
 
 CLIENT_ERRORS = (KafkaException, SystemError)
 """What serving a client's callbacks raises: a fatal error is set as an exception beside them, so that the callback after
-it becomes a SystemError caused by it."""
+it becomes a SystemError caused by it, or by nothing."""
 
 
 def error_of(exception: BaseException) -> KafkaError | None:

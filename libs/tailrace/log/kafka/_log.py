@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from tailrace.errors import SettingError, TailraceError
@@ -21,7 +21,7 @@ from tailrace.log.contract import (
     Watch,
     Writer,
 )
-from tailrace.log.kafka._appender import KafkaAppender
+from tailrace.log.group_commit import GroupAppender
 from tailrace.log.kafka._appends import Appends
 from tailrace.log.kafka._clients import Clients
 from tailrace.log.kafka._cluster import INTERNAL, Cluster
@@ -88,7 +88,12 @@ class KafkaLog:
         return self._appends.append(partition, records)
 
     def appender(self) -> Appender:
-        return KafkaAppender(self._clients, self._appends)
+        clients = self._clients
+        return GroupAppender(clients.url.shown, clients.limits, self._append_together, clients.check_open)
+
+    def _append_together(self, group: Mapping[Partition, list[NewRecord]]) -> dict[Partition, Exception | None]:
+        outcomes = self._appends.append_all(group)
+        return {partition: found if isinstance(found, Exception) else None for partition, found in outcomes.items()}
 
     def open_writer(self, name: str) -> Writer:
         return self._open_writer(name, self._runtime)

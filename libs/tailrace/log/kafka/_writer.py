@@ -15,7 +15,8 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from tailrace.errors import TailraceError
 from tailrace.log.contract import Append, Commit, NewRecord, Offset, OffsetRange, Partition, Place, TopicSpec
 from tailrace.log.errors import FencedError, LogUnavailableError, OutcomeUnknownError, TopicNotFoundError
-from tailrace.log.kafka._appends import check_sizes, rejection
+from tailrace.log.group_commit import check_sizes
+from tailrace.log.kafka._appends import rejection
 from tailrace.log.kafka._clients import LOGGER, Clients, discard
 from tailrace.log.kafka._cluster import INTERNAL, Cluster, Deadline
 from tailrace.log.kafka._connections import Connections
@@ -183,10 +184,7 @@ class KafkaWriter:
         producer = self._producer
         assert producer is not None
         known = error_of(error)
-        if known is None:
-            self._give_up()
-            return self._unknown(number, error)
-        if known.code() in FENCED:
+        if known is not None and known.code() in FENCED:
             self._give_up()
             return FencedError(self._name)
         try:
@@ -198,6 +196,9 @@ class KafkaWriter:
             code = error_of(failed)
             if code is not None and code.code() in FENCED:
                 return FencedError(self._name)
+            return self._unknown(number, error)
+        if known is None:
+            self._give_up()
             return self._unknown(number, error)
         for each in sent.values():
             if each.error is not None:
