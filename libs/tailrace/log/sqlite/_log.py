@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tailrace.errors import SettingError
 from tailrace.log.contract import (
@@ -21,10 +21,10 @@ from tailrace.log.contract import (
     Writer,
 )
 from tailrace.log.errors import TopicNotFoundError
-from tailrace.log.sqlite._appender import SqliteAppender
+from tailrace.log.group_commit import GroupAppender, check_sizes
 from tailrace.log.sqlite._bells import Bells
 from tailrace.log.sqlite._database import Database
-from tailrace.log.sqlite._records import check_sizes, put_records, read_records, sweep_dropped, trim_records
+from tailrace.log.sqlite._records import is_there, put_records, read_records, sweep_dropped, trim_records
 from tailrace.log.sqlite._watch import SqliteWatch
 from tailrace.log.sqlite._writer import SqliteWriter
 from tailrace.runtime import SYSTEM, Runtime
@@ -123,7 +123,19 @@ class SqliteLog:
         return put
 
     def appender(self) -> Appender:
-        return SqliteAppender(self._database, self._bells, self._runtime.clock, self._limits)
+        return GroupAppender(self._database.url, self._limits, self._append_together, lambda: None)
+
+    def _append_together(self, group: Mapping[Partition, list[NewRecord]]) -> dict[Partition, Exception | None]:
+        outcomes: dict[Partition, Exception | None] = dict.fromkeys(group)
+        with self._database.writing(f"an append to {len(group)} partitions") as connection:
+            ts_ms = self._runtime.clock.now_ms()
+            for partition, records in group.items():
+                if is_there(connection, partition):
+                    put_records(connection, partition, records, ts_ms)
+                else:
+                    outcomes[partition] = TopicNotFoundError(*partition)
+        self._bells.ring([partition for partition, error in outcomes.items() if error is None])
+        return outcomes
 
     def open_writer(self, name: str) -> Writer:
         return SqliteWriter(self._database, self._bells, self._runtime.clock, self._limits.record_bytes_max, name)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
 from tailrace.log.contract import Batch, NewRecord, Offset, OffsetRange, Partition, Place, Record
-from tailrace.log.errors import OffsetGapError, RecordTooLargeError, TopicNotFoundError
+from tailrace.log.errors import OffsetGapError, TopicNotFoundError
 from tailrace.log.sqlite._schema import OFFSET_BITS, OFFSET_MAX
 
-__all__ = ["check_sizes", "is_there", "put_places", "put_records", "read_records", "sweep_dropped", "trim_records"]
+__all__ = ["is_there", "put_places", "put_records", "read_records", "sweep_dropped", "trim_records"]
 
 TOMBSTONE_KEPT_MS = 24 * 60 * 60 * 1000
 """How long a tombstone of a compacted topic stays: a reader that is further behind may never learn that the key is
@@ -29,13 +29,6 @@ _LARGE_BYTES = 64 << 10
 
 _as_record = cast("Callable[[tuple[int, int, bytes | None, bytes | None]], Record]", partial(tuple.__new__, Record))
 """What `Record._make` does, without the call into Python."""
-
-
-def check_sizes(records: Iterable[NewRecord], record_bytes_max: int) -> None:
-    for value, key in records:
-        size = (len(value) if value else 0) + (len(key) if key else 0)
-        if size > record_bytes_max:
-            raise RecordTooLargeError(size, record_bytes_max)
 
 
 def is_there(connection: sqlite3.Connection, partition: Partition) -> bool:

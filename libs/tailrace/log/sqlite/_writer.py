@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from tailrace.log.contract import Append, Commit, OffsetRange, Partition, Place
 from tailrace.log.errors import FencedError, OutcomeUnknownError
+from tailrace.log.group_commit import check_sizes
 from tailrace.log.sqlite._bells import Bells
 from tailrace.log.sqlite._database import Database
-from tailrace.log.sqlite._records import check_sizes, put_places, put_records
+from tailrace.log.sqlite._records import put_places, put_records
 from tailrace.runtime import Clock
 
 __all__ = ["SqliteWriter"]
