@@ -18,7 +18,7 @@ from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, topic_nam
 from tailrace.log import TopicSpec
 from tailrace.node.protocol import StoreRef
 from tailrace.runner.settings import RunnerSettings
-from tailrace.runner.slots import state_topic
+from tailrace.runner.slots import index_topic, state_topic
 from tailrace.tables.schema import SchemaFileError, parse_schema
 
 __all__ = ["DeployedNode", "DeployedTable", "Deployment", "copy_files", "deploy", "slot_name"]
@@ -92,7 +92,7 @@ class Deployment:
     @property
     def index_topic(self) -> str:
         """Where folds of tables are kept, a cache *as of* a position."""
-        return f"{self.graph}._index"
+        return index_topic(self.graph)
 
     def topics(self) -> list[TopicSpec]:
         """All topics that must exist before anything runs."""

@@ -65,7 +65,7 @@ from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.shards import Shards, writer_name
 from tailrace.runner.slot import Slot, Warm, after
-from tailrace.runner.slots import SlotState
+from tailrace.runner.slots import SlotState, index_topic
 from tailrace.runner.staging import drop_folders
 from tailrace.runner.tails import Pin
 from tailrace.runner.transaction import build
@@ -593,11 +593,11 @@ class Host:
     async def _commit(self, command: Commit) -> None:
         shard = command.shard
         transaction = build(command.parts, self._slots, self._now())
-        for topic in transaction.dead_letter_topics:
-            await self._catalog.ensure(topic)
-        index_topic = self.deployments[self._slots[command.parts[0].slot].deployed.graph].index_topic
+        for letters in transaction.dead_letter_topics:
+            await self._catalog.ensure(letters)
+        topic = index_topic(self._slots[command.parts[0].slot].deployed.graph)
         try:
-            if not await self._shards.commit(shard, transaction, index_topic):
+            if not await self._shards.commit(shard, transaction, topic):
                 return  # the shard is being opened again: nothing of this commit counts any more
         except RetriableError as error:
             _log.warning("%s; the commit is tried again", error)

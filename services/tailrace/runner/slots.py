@@ -15,12 +15,17 @@ import orjson
 from tailrace.engine import SlotRecord, shard_of
 from tailrace.log import Log, NewRecord, Offset, Partition, Record, scan
 
-__all__ = ["SlotState", "read_all", "restore", "state_topic"]
+__all__ = ["SlotState", "index_topic", "read_all", "restore", "state_topic"]
 
 
 def state_topic(graph: str) -> str:
     """Name of an app's State topic."""
     return f"{graph}._state"
+
+
+def index_topic(graph: str) -> str:
+    """Name of an app's topic of indexes (folds of its tables, *as of* a position) and of staged folders."""
+    return f"{graph}._index"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
