@@ -16,6 +16,7 @@ MESSAGE_BYTES = 280
 """Size of one message in the log, its head included."""
 
 _TS_MS = 1_700_000_000_000
+_POSTS_PER_MS = 20
 
 
 def order(number: int) -> dict[str, Any]:
@@ -40,9 +41,10 @@ def messages(count: int) -> Iterator[NewRecord]:
     """The input topic's records, one order each, `MESSAGE_BYTES` long."""
     for number in range(count):
         value = order(number)
-        short = webhook_message({"ts": _TS_MS}, orjson.dumps(value), 1)
+        head = {"ts": _TS_MS + number // _POSTS_PER_MS}
+        short = webhook_message(head, orjson.dumps(value), 1)
         value["note"] = ("a note that fills the record " * 10)[: MESSAGE_BYTES - len(short)]
-        yield NewRecord(webhook_message({"ts": _TS_MS}, orjson.dumps(value), 1))
+        yield NewRecord(webhook_message(head, orjson.dumps(value), 1))
 
 
 def rows_of(values: Sequence[bytes]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -131,3 +131,14 @@ def test_reads_and_streams_agree_with_a_plain_list(
     assert [(row["k"], row["n"]) for chunk in chunks for row in chunk.to_pylist()] == expected
     assert [(row["k"], row["n"]) for row, _ in topic.stream()] == expected
     assert reader.count() == len(expected)
+
+
+@pytest.mark.parametrize("ts", [1, 999, 1_000, 1_700_000_000_123, 1_699_999_999_999, 1.5, -1])
+def test_posts_stream_with_the_moment_that_reads_show(ts: float) -> None:
+    """Streams make moments second by second, reads one by one: both must say the same."""
+    topic = MemoryTopic()
+    for at in (1_700_000_000_000, ts, 1_700_000_000_999, ts):
+        topic.put(webhook_message({"ts": at}, b'{"a":1}', 1))
+    moments = [row["timestamp"] for row, _ in topic.stream()]
+    assert moments == [row["timestamp"] for row in topic.read()]
+    assert moments[1] == moments[3] == datetime(1970, 1, 1) + timedelta(milliseconds=ts)

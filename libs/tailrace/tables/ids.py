@@ -72,16 +72,17 @@ class IdMaker:
         self._birth = _base32(born_ms, 10)
         self._key = (partition, topic_hash(topic))
         self._first = _tails(*self._key, 1)[0]
+        self._stem = (-1, "")
+        """The first 16 characters of an id, which 1,024 messages in a row share."""
 
     def prefix(self, offset: int) -> str:
         """The 18 characters that all ids of one message begin with."""
-        return (
-            self._birth
-            + _PAIRS[offset >> 30 & 1023]
-            + _PAIRS[offset >> 20 & 1023]
-            + _PAIRS[offset >> 10 & 1023]
-            + _PAIRS[offset & 1023]
-        )
+        high, stem = self._stem
+        if high != offset >> 10:
+            high = offset >> 10
+            stem = self._birth + _PAIRS[high >> 20 & 1023] + _PAIRS[high >> 10 & 1023] + _PAIRS[high & 1023]
+            self._stem = high, stem
+        return stem + _PAIRS[offset & 1023]
 
     def tails(self, rows: int) -> list[str]:
         """The 8 characters that end the ids of rows 0, 1, 2...; at least `rows` of them."""

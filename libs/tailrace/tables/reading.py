@@ -90,6 +90,24 @@ class WebhookRow(dict[str, Any]):
             return default
 
 
+class _Moments:
+    """Milliseconds since 1970 as datetimes, where most lie in the same second as the last one."""
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._parts = (1970, 1, 1, 0, 0, 0)
+
+    def moment(self, ms: int) -> datetime:
+        if type(ms) is not int:  # a foreign producer's
+            return _EPOCH + timedelta(milliseconds=ms)
+        second, rest_ms = divmod(ms, 1000)
+        if second != self._second:
+            moment = _EPOCH + timedelta(seconds=second)
+            self._parts = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
+            self._second = second
+        return datetime(*self._parts, rest_ms * 1000)
+
+
 class VersionReader:
     """Reads one version of a table as of a cut."""
 
@@ -178,6 +196,7 @@ class VersionReader:
         id_name = self.id_name
         wanted = self._wanted(start)
         prefix_of, tails = self._ids.prefix, self._ids.tails(1)
+        moment = _Moments().moment
         decode, fields_until = self._stream_decoder(self.view.fields_at(-1)), -1
         for docs in self._doc_batches(start):
             rows: list[Row] = []
@@ -192,7 +211,15 @@ class VersionReader:
                     continue
                 if at >= fields_until:
                     decode, fields_until = self._stream_decoder(self.view.fields_at(at)), self._fields_until(at)
-                own = self._json_rows(kind, ts_ms, doc)
+                if kind == "webhook" and "request_key" not in doc:
+                    received = moment(doc.get("ts") or ts_ms)
+                    own: list[Row] = []
+                    for record in doc.get("rows", ()):
+                        post = WebhookRow()  # filling it is three times as fast as calling it with its fields
+                        post["timestamp"], post["record"] = received, record
+                        own.append(post)
+                else:
+                    own = self._json_rows(kind, ts_ms, doc)
                 count = len(own)
                 if count == 1 and wanted is None and at != offset:  # most messages of webhooks and small writes
                     one = decode(own[0])
