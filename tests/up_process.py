@@ -136,8 +136,11 @@ class UpProcess:
         return found
 
     def stop(self, number: int = signal.SIGINT) -> int:
-        """Signal it and wait for its end; returns the exit status."""
-        self.process.send_signal(number)
+        """Signal it (SIGINT: its whole process group, as a terminal does) and wait for its end; returns the status."""
+        if number == signal.SIGINT:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
         status = self.process.wait(PATIENCE_S)
         self._close()
         return status

@@ -114,7 +114,8 @@ def test_up_runs_what_is_good_of_a_graph(tmp_path: Path) -> None:
         problem = process.wait_for(lambda entry: entry["type"] == "problem")
         assert (problem["file"], problem["line"], problem["severity"]) == ("bad.py", 1, "error")
         assert requests.post(process.webhooks["inbox"], json={"n": 1}, timeout=30).status_code == 200
-        assert process.wait_for(lambda entry: entry["type"] == "run")["kind"] == "ok"
+        run = process.wait_for(lambda entry: entry["type"] == "run" and entry["node"] == "copynode")
+        assert run["kind"] == "ok", run
 
 
 def test_a_failing_node_says_where(tmp_path: Path) -> None:

@@ -244,12 +244,15 @@ def _print_rows(rows: list[dict[str, Any]], *, as_json: bool, columns: list[str]
         say("no rows")
         return
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
-    numbers = [
-        name
-        for name in columns
-        if all(isinstance(row.get(name), int | float | None) and not isinstance(row.get(name), bool) for row in rows)
-    ]
+    numbers = [name for name in columns if all(_is_number(row.get(name)) for row in rows)]
     print_table(columns, [[_cell(row.get(name)) for name in columns] for row in rows], right=numbers)
+
+
+def _is_number(value: object) -> bool:
+    """Whether `value` is set to the right; decimals come as text, so that no digit is lost."""
+    if isinstance(value, str):
+        return value.lstrip("-").replace(".", "", 1).isdecimal()
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _cell(value: object) -> object:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["serve"]
 
-STOP_MAX_S = 4.5
+STOP_MAX_S = 4.0
 """Longest that a stop may take before the process ends all the same; people are promised five seconds."""
 
 
@@ -45,10 +45,13 @@ def serve(settings: HouseSettings, *, watch: bool, as_json: bool, verbose: bool)
         TailraceError: it could not start, or the host had to give up.
     """
     quieten(verbose=verbose)
-    for app in settings.apps:
-        usable_app(app)  # before anything is opened or locked
+    apps = [usable_app(app) for app in settings.apps]  # before anything is opened or locked
+    titles = [len(node.title) for app in apps for node in app.nodes]
+    feed = Feed(
+        entry_printer(as_json=as_json, title_width=min(max(titles, default=12), 32)), fold=not (as_json or verbose)
+    )
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_Up(settings, watch=watch, as_json=as_json, verbose=verbose).run())
+        return runner.run(_Up(settings, feed, watch=watch, as_json=as_json).run())
 
 
 def _loop_factory() -> Any:
@@ -60,11 +63,11 @@ def _loop_factory() -> Any:
 
 
 class _Up:
-    def __init__(self, settings: HouseSettings, *, watch: bool, as_json: bool, verbose: bool) -> None:
+    def __init__(self, settings: HouseSettings, feed: Feed, *, watch: bool, as_json: bool) -> None:
         self._settings = settings
+        self._feed = feed
         self._watch = watch
         self._as_json = as_json
-        self._verbose = verbose
         self._stop = asyncio.Event()
         self._status = EXIT_FAILED
         """How the process ends if the stop takes too long; a stop that was asked for is no failure."""
@@ -73,9 +76,7 @@ class _Up:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._told_to_stop)
-        titles = [len(node.title) for place in self._settings.apps for node in usable_app(place).nodes]
-        width = min(max(titles, default=12), 32)
-        feed = Feed(entry_printer(as_json=self._as_json, title_width=width), fold=not (self._as_json or self._verbose))
+        feed = self._feed
         runtime = Runtime(probe=probe_from_environment())
         house = House(self._settings, runtime, listener=lambda entry: feed.put(asdict(entry)))
         edits: asyncio.Queue[set[str]] = asyncio.Queue()
