@@ -314,13 +314,13 @@ class Siege:
         while self.house.unfinished_runs <= 0 and time.monotonic() < deadline:
             time.sleep(0.0005)
 
-    def end(self) -> dict[str, Any]:
-        """Stop posting, let the house finish, and check every promise."""
+    def end(self, patience_s: float = 120) -> dict[str, Any]:
+        """Stop posting, let the house finish within `patience_s`, and check every promise."""
         self.client.finish()
         log = open_log(self.log_url)
         try:
             try:
-                wait_for(lambda: self._settled(log), "every row went through all nodes", 90)
+                wait_for(lambda: self._settled(log), "every row went through all nodes", patience_s)
             except AssertionError as error:
                 os.kill(self.house.process.pid, signal.SIGUSR1)
                 time.sleep(0.5)

@@ -156,7 +156,7 @@ def plant(fault: str) -> None:
             for partition in [p for p in transaction.records if p.topic.endswith("-dead")]:
                 records = transaction.records.pop(partition)
                 await self._call(lambda p=partition, r=records: self._log.append(p, r))
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.4)
             return await commit(self, shard, transaction, index_topic)
 
         Shards.commit = apart  # type: ignore[method-assign]
