@@ -77,7 +77,17 @@ def change(session: Session, sql: str) -> None:
 
 
 def write_version(store: RunStore, result: pa.Table) -> None:
-    """A query's result as a new version of a table; it shows no ids, and keeps the order of its rows."""
+    """A query's result as a new version of a table; it shows no ids, and keeps the order of its rows.
+
+    Raises:
+        SqlError: rejected; two columns have one name, so one of them would be lost.
+    """
+    from tailrace.sql import SqlError
+
+    names = result.column_names
+    double = next((name for at, name in enumerate(names) if name in names[:at]), None)
+    if double is not None:
+        raise SqlError(f'column "{double}" specified more than once', hint=f'Name one of them: ... as "{double}_2"')
     fields, table = typed(result)
     writer = store.writer
     writer.declare(monotonic_id=None)

@@ -40,12 +40,12 @@ OutputStream = _Port("OutputStream", "w", False)
 
 def node(function: Callable[..., Any] | None = None, **_options: Any) -> Any:
     """Mark a function as the node's body: it is called when the script is through. Its parameters' defaults say what
-    it gets: `InputTable`, `OutputTable`, `InputStream`, `OutputStream`, `State`, or a value such as `Parameter(...)`
-    gives. A function without such ports is left alone."""
+    it gets: `InputTable`, `OutputTable`, `InputStream`, `OutputStream`, `State`, `Parameter(...)` without a name, or
+    any value. A function without such ports is left alone."""
     if function is None:
         return node
     defaults = [each.default for each in inspect.signature(function).parameters.values()]
-    if any(isinstance(default, _Port) for default in defaults):
+    if any(isinstance(default, _Port | parameter.UnnamedParameter) for default in defaults):
         current_session("@node").legacy_nodes.append(function)
     return function
 
@@ -59,6 +59,8 @@ def call_legacy_nodes(functions: list[Callable[..., Any]]) -> None:
             if isinstance(default, _Port):
                 table = Table(name, default.mode, **default.options)
                 arguments[name] = table.as_stream() if default.stream else table
+            elif isinstance(default, parameter.UnnamedParameter):
+                arguments[name] = default.value(name)
             elif default is State:
                 arguments[name] = State()
             elif default is inspect.Parameter.empty:

@@ -9,7 +9,7 @@ from typing import Any
 from tailrace.node.errors import MissingParameterError, ParameterValueError
 from tailrace.node.session import current_session
 
-__all__ = ["REQUIRED", "Connection", "Parameter", "coerce"]
+__all__ = ["REQUIRED", "Connection", "Parameter", "UnnamedParameter", "coerce"]
 
 
 class _Required:
@@ -36,8 +36,19 @@ class Connection(dict[str, Any]):
         return f"Connection({self.kind!r}, {sorted(self)})"  # names alone: the values are secrets
 
 
+class UnnamedParameter:
+    """A parameter that takes its name from the argument whose default it is, in nodes of early releases."""
+
+    def __init__(self, description: str | None, type: Any, default: Any) -> None:
+        self.description, self.type, self.default = description, type, default
+
+    def value(self, name: str) -> Any:
+        """The value of the parameter `name`."""
+        return Parameter(name, self.description, self.type, self.default)
+
+
 def Parameter(
-    name: str,
+    name: str | None = None,
     description: str | None = None,
     type: Any = str,
     default: Any = REQUIRED,
@@ -45,7 +56,8 @@ def Parameter(
     """The value of the parameter `name`, as the declared type.
 
     Args:
-        name: any text; the key under the node's `parameter_values` in graph.yml.
+        name: any text; the key under the node's `parameter_values` in graph.yml. Only as the default of an argument of
+            a `@node` function can it be left out.
         description: for the settings form.
         type: `str`, `int`, `float`, `bool`, `datetime`, `date`, `list`, or `Connection("<kind>")`. YAML's `'20'` for
             an `int` becomes 20, `"2000-01-01"` for a `datetime` midnight of that day.
@@ -55,6 +67,8 @@ def Parameter(
         MissingParameterError: rejected; no value and no default. A missing `Connection` is an empty one instead.
         ParameterValueError: rejected; the value is none of the type.
     """
+    if name is None:
+        return UnnamedParameter(description, type, default)
     values = current_session("Parameter").order.parameters
     value = values.get(name)
     if value is None:

@@ -122,7 +122,8 @@ class Database:
         return self._schemas
 
     def register(self, name: str, source: Any, *, hidden: tuple[str, ...] = ()) -> None:
-        """Make `source` the table `name`, in its row order; an earlier one of the name is replaced.
+        """Make `source` the table `name`, in its row order; an earlier one of the name is replaced. A column whose
+        name is empty is left out of a pyarrow Table: SQL has no way to name it.
 
         Args:
             source: a pyarrow Table, RecordBatch, Dataset, or RecordBatchReader (which is read to its end now).
@@ -136,6 +137,8 @@ class Database:
             source = source.read_all()
         elif isinstance(source, pa.RecordBatch):
             source = pa.Table.from_batches([source])
+        if isinstance(source, pa.Table) and "" in source.column_names:
+            source = source.drop_columns([""])
         schema: pa.Schema = source.schema
         folded = [column.lower() for column in schema.names]
         if len(set(folded)) != len(folded):
