@@ -37,6 +37,13 @@ _BATCH_ROWS = 4_000
 second of work."""
 _FRAMES_MAX = 64
 _RERAISE = dis.opmap["RERAISE"]
+_SCAN_ROWS_MIN = 100
+"""Rows asked for although the share of time is about to be used up: a scan costs about as much as they do."""
+
+_rows_per_s: dict[str, float] = {}
+"""By table, how many rows a second a run handed out of late: so that the last scan of a run does not bring, and parse,
+thousands of rows that only the next run hands out."""
+
 _rows_per_message: dict[str, float] = {}
 """By table, how many rows a message held of late: so a run that may hand out a hundred rows does not parse ten
 thousand. Kept over the runs of a worker."""
@@ -234,6 +241,9 @@ class LogCursor(Cursor):
         self._rows: list[dict[str, Any]] = []
         self._places: list[tuple[int, int]] = []
         self._at = self._size = 0
+        self._loaded_s = 0.0
+        self._rows_asked = 0.0
+        """Rows that are there or on their way, while more are asked for ahead."""
         self.save()
         self.committed()
 
@@ -255,6 +265,10 @@ class LogCursor(Cursor):
             self._batches = self._reader.stream(*self._place)
         position = self.position()
         batch = next(self._batches, None)
+        now_s = self.session.loop.now_s()
+        if self._size and now_s > self._loaded_s:
+            _rows_per_s[self.store.ref.key] = self._size / (now_s - self._loaded_s)
+        self._loaded_s = now_s
         self._place, self._last = position
         if batch is None:
             _, cut = self.store.base()
@@ -278,12 +292,24 @@ class LogCursor(Cursor):
             known = _rows_per_message[self.store.ref.key] = max(1.0, view.appended / max(messages, 1))
         return known
 
+    def _rows_until_deadline(self) -> float:
+        """About how many rows the run will still hand out before its share of time is used up."""
+        loop = self.session.loop
+        rate = _rows_per_s.get(self.store.ref.key, float("inf"))
+        return max(0.0, loop.deadline_s - loop.now_s()) * rate if loop.deadline_s < float("inf") else float("inf")
+
     def _scan_records(self) -> int:
-        rows = min(max(self.session.rows_left, 1), _BATCH_ROWS)
+        in_time = max(self._rows_until_deadline() - self._rows_asked, _SCAN_ROWS_MIN)
+        rows = min(max(self.session.rows_left, 1), _BATCH_ROWS, in_time)
+        self._rows_asked = 0.0
         return int(min(max(rows / self._rows_per_message(), 1), _SCAN_RECORDS_MAX)) + 1
 
     def _ahead(self, messages: int) -> bool:
-        return self.session.rows_left > messages * self._rows_per_message() and not self.session.loop.used_up
+        rows = self._rows_asked = messages * self._rows_per_message()
+        if min(self.session.rows_left, self._rows_until_deadline()) > rows:
+            return True
+        self._rows_asked = 0.0
+        return False
 
     def position(self) -> tuple[tuple[int, int], tuple[int, int] | None]:
         if not self._at:
