@@ -313,6 +313,7 @@ class Siege:
         deadline = time.monotonic() + 5
         while self.house.unfinished_runs <= 0 and time.monotonic() < deadline:
             time.sleep(0.0005)
+        time.sleep(self.random.uniform(0, 0.06))  # anywhere in it: while it runs, commits, or the next one has begun
 
     def end(self, patience_s: float = 120) -> dict[str, Any]:
         """Stop posting, let the house finish within `patience_s`, and check every promise."""
