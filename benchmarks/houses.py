@@ -15,7 +15,7 @@ import orjson
 
 from tailrace.cli.house import CONTACT_FILE
 
-__all__ = ["RunningHouse", "cpu_s", "process_tree", "pss_bytes", "rss_peak_bytes", "running_house"]
+__all__ = ["RunningHouse", "cpu_s", "process_tree", "pss_bytes", "rss_peak_bytes", "running_house", "waited_s"]
 
 
 class RunningHouse:
@@ -99,6 +99,15 @@ def cpu_s(pid: int) -> float:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     return 0.0
+
+
+def waited_s(pid: int) -> float:
+    """How long the threads of a process were ready and waited for a core: what other programs cost it."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[1])
+    return total / 1e9
 
 
 def rss_peak_bytes(pid: int) -> int:

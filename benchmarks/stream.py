@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from benchmarks.apps import STREAM, topics, write_app
-from benchmarks.houses import RunningHouse, cpu_s, process_tree, running_house
+from benchmarks.houses import RunningHouse, cpu_s, process_tree, running_house, waited_s
 from benchmarks.loops import kafka_loop, sqlite_loop
 from benchmarks.orders import changed, messages, rows_of
 from benchmarks.readers import TopicReader, fill
@@ -42,6 +42,8 @@ class Streamed:
     host_cpu_us: float
     """CPU time a record in the host, and in the node's worker."""
     worker_cpu_us: float
+    worker_waited_us: float
+    """Time a record that the worker was ready and waited for a core: what other programs took."""
 
 
 def run_stream(url: str | None, folder: Path, records: list[NewRecord]) -> Streamed:
@@ -69,11 +71,12 @@ def run_stream(url: str | None, folder: Path, records: list[NewRecord]) -> Strea
             host, before_s = house.process.pid, cpu_s(house.process.pid)
             asyncio.run(reader.until(len(records)))
             host_s = cpu_s(host) - before_s
-            worker_s = max(map(cpu_s, process_tree(host)[2:]), default=0.0)
+            worker_s, worker = max(((cpu_s(pid), pid) for pid in process_tree(host)[2:]), default=(0.0, 0))
+            worker_waited_s = waited_s(worker)
             _settled(house, len(records) - WARM_UP)
             reader.look()
         check_rows(records, rows_of(reader.values))
-        return _streamed(house, reader, records, warm_up_values, host_s, worker_s)
+        return _streamed(house, reader, records, warm_up_values, (host_s, worker_s, worker_waited_s))
     finally:
         if reader is not None:
             reader.close()
@@ -81,7 +84,7 @@ def run_stream(url: str | None, folder: Path, records: list[NewRecord]) -> Strea
 
 
 def _streamed(
-    house: RunningHouse, reader: TopicReader, records: list[NewRecord], skip: int, host_s: float, worker_s: float
+    house: RunningHouse, reader: TopicReader, records: list[NewRecord], skip: int, seconds: tuple[float, float, float]
 ) -> Streamed:
     count = len(records) - WARM_UP
     runs = house.entries("run")
@@ -101,8 +104,9 @@ def _streamed(
         steady_rate=(count - fifth) / max(1e-9, (last_ns - fifth_ns) / 1e9),
         lags_ms=lags_ms,
         runs=len(runs),
-        host_cpu_us=1e6 * host_s / count,
-        worker_cpu_us=1e6 * worker_s / count,
+        host_cpu_us=1e6 * seconds[0] / count,
+        worker_cpu_us=1e6 * seconds[1] / count,
+        worker_waited_us=1e6 * seconds[2] / count,
     )
 
 
@@ -185,6 +189,7 @@ def _result(
             "runs": middle.runs,
             "host_cpu_us": round(middle.host_cpu_us, 1),
             "worker_cpu_us": round(middle.worker_cpu_us, 1),
+            "worker_waited_for_a_core_us": round(middle.worker_waited_us, 1),
             "rates": [round(rate) for rate in rates],
             "baselines": [round(base) for base in bases],
             **extra,
@@ -198,12 +203,15 @@ def kafka(*, quick: bool) -> Result:
 
     count = COUNT_QUICK if quick else COUNT
     records = list(messages(WARM_UP + count))
+    quix: dict[float, list[float]] = {5: [], 0.2: []}
     with LocalKafka(short_lived=False) as broker:
 
         def once(number: int) -> tuple[Streamed, float]:
             log = open_log(broker.url)
             try:
                 rate = _kafka_loop(log, broker.address, records, number)
+                for interval_s, rates in quix.items():
+                    rates.append(_quix(log, broker.address, records, interval_s))
                 log.delete_topics(list(log.topics("stream")))
             finally:
                 log.close()
@@ -211,21 +219,20 @@ def kafka(*, quick: bool) -> Result:
                 return run_stream(broker.url, Path(name), records), rate
 
         streamed, bases = _rounds(once, 1 if quick else ROUNDS)
-        log = open_log(broker.url)
-        try:
-            quix = {f"quix_{interval_s:g}s": _quix(log, broker.address, records, interval_s) for interval_s in (5, 0.2)}
-        finally:
-            log.close()
     result = _result(
         "stream-kafka",
         streamed,
         bases,
         "confluent-kafka loop by hand, 10,000 records a transaction",
-        {name: round(rate) for name, rate in quix.items()},
+        {f"quix_{interval_s:g}s": [round(rate) for rate in rates] for interval_s, rates in quix.items()},
         lag_max_ms=200,
     )
     wanted = result.wanted + ", faster than Quix Streams"
-    return replace(result, wanted=wanted, met=result.met and result.value > max(quix.values()))
+    faster = all(
+        statistics.median(ours.rate / rate for ours, rate in zip(streamed, rates, strict=True)) > 1
+        for rates in quix.values()
+    )
+    return replace(result, wanted=wanted, met=result.met and faster)
 
 
 def _one_a_record(values: list[bytes]) -> list[dict[str, Any]]:
