@@ -27,10 +27,13 @@ class LogSource:
             )
 
 
-def fold_topic(log: Log, partition: Partition, fold: TableFold | None = None) -> TableFold:
-    """The fold of a topic at its end; goes on with `fold` where one is given."""
+def fold_topic(log: Log, partition: Partition, fold: TableFold | None = None, *, settled: bool = False) -> TableFold:
+    """The fold of a topic at its end; goes on with `fold` where one is given.
+
+    `settled`: at an end that hides nothing; on Kafka a commit shows some milliseconds after it has returned.
+    """
     fold = fold or TableFold(partition.topic)
-    end = log.ends([partition])[partition]
+    end = (log.settled_ends if settled else log.ends)([partition])[partition]
     for batch in scan(log, partition, Offset(fold.position), end):
         fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
     return fold

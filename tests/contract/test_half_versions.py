@@ -137,7 +137,7 @@ def test_a_stream_over_a_replaced_table_gives_each_new_row_once(log: Log) -> Non
     for generation in range(20):
         marker = NewRecord(message({"kind": "version", "fields": FIELDS}))
         writer.commit([Append(partition, [marker, rows(generation, 0), rows(generation, ROWS_PER_MESSAGE)])])
-        reader = reader_of(log, partition, fold_topic(log, partition))
+        reader = reader_of(log, partition, fold_topic(log, partition, settled=True))
         assert reader is not None
         for batch in reader.stream(*place):
             for row, after in zip(batch.rows, batch.places, strict=True):

@@ -153,7 +153,9 @@ def test_a_broker_that_dies_and_comes_back() -> None:
         patient.create_topics([TopicSpec("orders")])
         patient.open_writer("w").close()
         patient.close()
-        log = open_log(broker.url, limits=HASTY)
+        log = open_log(
+            broker.url, limits=LogLimits(request_timeout=timedelta(seconds=4), transaction_timeout=timedelta(seconds=8))
+        )
         writer = log.open_writer("w")
         log.append(partition, [NewRecord(b"a")])
         writer.commit([Append(partition, [NewRecord(b"b")])])

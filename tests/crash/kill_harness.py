@@ -222,7 +222,7 @@ def read_table(log: Log, topic: str) -> list[dict[str, Any]]:
     if topic not in log.topics(topic):
         return []
     partition = Partition(topic)
-    reader = reader_of(log, partition, fold_topic(log, partition))
+    reader = reader_of(log, partition, fold_topic(log, partition, settled=True))
     rows: list[dict[str, Any]] = reader.table().to_pylist() if reader else []
     return rows
 
