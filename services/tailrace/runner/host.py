@@ -421,7 +421,7 @@ class Host:
             run.writes = []
             outcome = await self._death(slot, run, reason, duration_ms)
         run.outcome = outcome
-        self._note(slot, run, outcome, ended)
+        run.entry = self._entry(slot, run, outcome, ended)
         slot.settled.clear()
         self._runtime.probe.reached("run-ended")
         self._post(RunEnded(now_ms=self._now(), slot=slot.name, run=run.number, outcome=outcome))
@@ -439,6 +439,7 @@ class Host:
         record = self._engine.record(slot.name) or head.record
         pins: dict[str, Pin] = {}
         waits_for_news = set(start.reasons) <= {"news", "more", "retry"}
+        asked_for = "trigger" in start.reasons  # whoever asked may have seen what others committed a moment ago
         for table in node.spec.reads:
             tail = self._catalog[table]
             fresh = waits_for_news and table in self._caught_up
@@ -446,9 +447,9 @@ class Host:
                 place = head.places.get(table, (0, 0))[0]
                 enough = place + min(start.rows_max, self.settings.scan_records_max)
                 if not (fresh and tail.fold.position > place) and tail.fold.position < enough:
-                    await tail.advance(until=enough)
+                    await tail.advance(until=enough, settled=asked_for)
             elif not fresh:
-                await tail.advance()
+                await tail.advance(settled=asked_for)
             pins[table] = await tail.pin()
         number = start.run
         stage = f"{writer_name(self._shard(slot))}/{_short(slot.name)}-{number}"
@@ -566,26 +567,25 @@ class Host:
             self._spawn(asyncio.to_thread(drop_folders, self._staging, run.order.stage, parts))
         self._look_again(slot)
 
-    def _note(self, slot: Slot, run: Run, outcome: RunOutcome, ended: Outcome | None) -> None:
+    def _entry(self, slot: Slot, run: Run, outcome: RunOutcome, ended: Outcome | None) -> RunEntry:
+        """What is told of a run once it is committed: then its rows are there for whoever is told."""
         node = slot.deployed
-        self.journal.add(
-            RunEntry(
-                run=run.order.run,
-                graph=node.graph,
-                node=node.node.key,
-                title=node.node.title,
-                reasons=tuple(run.start.reasons),
-                kind=outcome.kind,
-                started_ms=run.started_ms,
-                duration_ms=outcome.duration_ms,
-                rows_in=ended.progress.rows_in if ended else 0,
-                rows_out=ended.progress.rows_out if ended else 0,
-                try_number=run.start.try_number,
-                covers=run.start.covers,
-                error=outcome.reason or None,
-                traceback=ended.traceback if ended else None,
-                read={table: pin.cut for table, pin in run.pins.items()},
-            )
+        return RunEntry(
+            run=run.order.run,
+            graph=node.graph,
+            node=node.node.key,
+            title=node.node.title,
+            reasons=tuple(run.start.reasons),
+            kind=outcome.kind,
+            started_ms=run.started_ms,
+            duration_ms=outcome.duration_ms,
+            rows_in=ended.progress.rows_in if ended else 0,
+            rows_out=ended.progress.rows_out if ended else 0,
+            try_number=run.start.try_number,
+            covers=run.start.covers,
+            error=outcome.reason or None,
+            traceback=ended.traceback if ended else None,
+            read={table: pin.cut for table, pin in run.pins.items()},
         )
 
     # -- commits --------------------------------------------------------------------------------------------------
@@ -609,7 +609,9 @@ class Host:
             return
         for part in command.parts:
             if part.run is not None:
-                self._slots[part.slot].committed(part.run, final=part.final)
+                run = self._slots[part.slot].committed(part.run, final=part.final)
+                if run is not None and run.entry is not None:
+                    self.journal.add(run.entry)
                 if part.final:
                     self._runtime.probe.reached("run-committed")
         for name, state in transaction.states.items():

@@ -14,6 +14,7 @@ from tailrace.errors import RejectedError
 from tailrace.log import NewRecord
 from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
 from tailrace.runner.deadletters import InHand
+from tailrace.runner.journal import RunEntry
 from tailrace.runner.tails import Pin, TableTail, sendable
 
 __all__ = ["Desk", "Link", "Piece", "ProtocolError", "Run", "TooLargeError", "Write", "check_sizes"]
@@ -91,6 +92,8 @@ class Run:
     buffered_bytes: int = 0
     """Of messages that wait for the next commit."""
     outcome: RunOutcome | None = None
+    entry: RunEntry | None = None
+    """What is told of it once it is committed."""
     in_hand: InHand | None = None
     """The record that its worker had, or was about to get, when it died."""
 

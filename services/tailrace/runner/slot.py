@@ -68,18 +68,20 @@ class Slot:
             for piece in run.pieces:
                 self.head = after(self.head, piece.progress)
 
-    def committed(self, number: int, *, final: bool) -> None:
-        """What this run had closed is in the log; `final`: the run is over."""
+    def committed(self, number: int, *, final: bool) -> Run | None:
+        """What this run had closed is in the log; `final`: the run is over. Returns it then."""
         run = self.runs.get(number)
         if run is None:
-            return
+            return None
         run.pieces.clear()
         run.parts_committed = run.part
         if final:
             del self.runs[number]
             self.settle()
-        elif run.checkpoint is not None and not run.checkpoint.done():
+            return run
+        if run.checkpoint is not None and not run.checkpoint.done():
             run.checkpoint.set_result(None)
+        return None
 
     def settle(self) -> None:
         """Let those go on who wait for the commits of earlier runs, if there are none left."""
