@@ -1,0 +1,3 @@
+from patterns import Table
+
+Table("numbers", "w").replace([{"n": n} for n in range(12)])

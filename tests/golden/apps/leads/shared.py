@@ -1,0 +1,1 @@
+CITIES = {"de": "Köln"}

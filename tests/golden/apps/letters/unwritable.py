@@ -1,0 +1,3 @@
+from patterns import Table
+
+Table("good", "w").append("a text is no record")

@@ -1,0 +1,1 @@
+select count(*), count(id) from {{ Table("facts") }}

@@ -1,0 +1,1 @@
+select id, doc, doc::json -> 'k' ->> 0 as first from {{ Table("facts") }} order by id

@@ -1,0 +1,3 @@
+from patterns import Table
+
+Table("minutes", "w").append({"n": 1})

@@ -1,0 +1,3 @@
+from patterns import Table
+
+Table("roots", "w").append([{"n": n} for n in range(3)])

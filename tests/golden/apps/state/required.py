@@ -1,0 +1,4 @@
+from patterns import Parameter
+
+key = Parameter("api key")
+raise AssertionError("not reached")
