@@ -128,13 +128,15 @@ def test_streams(house: Golden) -> None:
 def check_streams(house: Golden) -> None:
     """The probes of `streaming` in their order, some of them several times."""
     for node in probes("streaming"):
-        if node not in ("stfail01", "streplac", "strewind", "stonce01"):
+        if node not in ("stfail01", "streplac", "strewind", "stonce01", "stgather"):
             house.passes(node, "streaming")
     for _ in range(5):
         house.passes("streplac", "streaming")
     for _ in range(3):
         house.passes("strewind", "streaming")
     assert numbers(house.rows("handed", "streaming"), "count") == [250, 250]
+    house.passes("stgather", "streaming")
+    house.until(lambda: numbers(house.rows("gathered", "streaming"), "count"), wanted=lambda counts: counts == [250])
 
 
 def test_each_record_once_over_runs(house: Golden) -> None:

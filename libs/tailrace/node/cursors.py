@@ -47,6 +47,9 @@ thousands of rows that only the next run hands out."""
 _rows_per_message: dict[str, float] = {}
 """By table, how many rows a message held of late: so a run that may hand out a hundred rows does not parse ten
 thousand. Kept over the runs of a worker."""
+_wanted_whole: set[str] = set()
+"""Tables of which the last run was given a part, and went back: it may have waited for more than there was, so the next
+run, which follows at once, gets all. Kept over the runs of a worker; a new worker finds it out again."""
 
 
 class Cursor:
@@ -66,7 +69,9 @@ class Cursor:
         self._saved_taken = 0
         self._committed: Any = None
         self._checkpoint: Any = None
-        self._exhausted = False
+        if store.ref.key in _wanted_whole:
+            _wanted_whole.discard(store.ref.key)
+            self.session.unbound()
 
     # -- for each kind
 
@@ -222,8 +227,11 @@ class Cursor:
     def roll_back(self) -> None:
         """Back to the last checkpoint of this run, else to where it began; nothing but the place changes."""
         self.in_hand = False
-        self.has_more = False
+        ended_early = self.has_more
         self.go_to(self._checkpoint)
+        self.has_more = ended_early
+        if ended_early:
+            _wanted_whole.add(self.store.ref.key)
 
 
 class LogCursor(Cursor):
