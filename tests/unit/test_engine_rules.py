@@ -358,11 +358,12 @@ def test_a_checkpoint_is_committed_while_the_run_goes_on() -> None:
     assert [(part.final, part.record.more) for part in bench.commit.parts] == [(True, False)]
 
 
-def test_the_bound_doubles_inside_the_share_and_halves_beyond_it() -> None:
-    bench = Bench(stream(), limits=EngineLimits(rows_max=300))
+def test_the_bound_grows_inside_the_share_and_halves_far_beyond_it() -> None:
+    """Twofold, or fourfold while there is much room: a backlog should not spend its first second on small runs."""
+    bench = Bench(stream(), limits=EngineLimits(rows_max=5_000))
     bench.news("t", 10_000)
     bounds = []
-    for loop_ms in (10, 100, 10, 101, 500, 5, 5):
+    for loop_ms in (10, 100, 10, 101, 201, 5, 5):
         (start,) = bench.starts
         bounds.append(start.rows_max)
         assert start.share_ms == 100
@@ -370,7 +371,7 @@ def test_the_bound_doubles_inside_the_share_and_halves_beyond_it() -> None:
         starts = bench.starts
         bench.committed()
         bench.last = [*starts, *bench.last]
-    assert bounds == [100, 200, 300, 300, 150, 75, 150]
+    assert bounds == [100, 400, 800, 3200, 3200, 1600, 5000]
 
 
 def test_the_share_follows_the_fixed_cost() -> None:

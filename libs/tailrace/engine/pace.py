@@ -36,7 +36,8 @@ class Pace:
             self.rows_max = 1
         elif outcome.kind == "ok" and outcome.streamed:
             self.fixed_ms = max(0, outcome.duration_ms - outcome.loop_ms)
-            if outcome.loop_ms > share_ms:
+            if outcome.loop_ms > 2 * share_ms:  # a stream that the share ended is a little over it, not too large
                 self.rows_max = max(1, min(self.rows_max, rows_max) // 2)
-            elif outcome.more and rows_max >= self.rows_max:
-                self.rows_max = min(limits.rows_max, self.rows_max * 2)
+            elif outcome.more and rows_max >= self.rows_max and outcome.loop_ms <= share_ms:
+                times = 4 if 4 * outcome.loop_ms < share_ms else 2
+                self.rows_max = min(limits.rows_max, self.rows_max * times)
