@@ -497,7 +497,8 @@ class Host:
         places = slot.head.places
         for table in sorted(run.streamed):
             place = places.get(table, (0, 0))
-            run.in_hand = await record_in_hand(self._catalog[table], run.pins[table], place, self._staging)
+            with contextlib.suppress(RejectedError):  # one that nobody can read is not told from none
+                run.in_hand = await record_in_hand(self._catalog[table], run.pins[table], place, self._staging)
             if run.in_hand is not None:
                 break
         return outcome_of_death(run, places, run.in_hand, reason, duration_ms)
