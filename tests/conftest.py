@@ -17,10 +17,3 @@ def kafka_broker() -> Iterator[LocalKafka]:
     """A real Kafka for this session (with pytest-xdist: one a worker); tests use fresh names on it."""
     with LocalKafka() as broker:
         yield broker
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist (`--dist loadgroup`) what needs a broker goes to one process: one broker for all."""
-    for item in items:
-        if item.get_closest_marker("kafka"):
-            item.add_marker(pytest.mark.xdist_group("kafka"))

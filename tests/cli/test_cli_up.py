@@ -18,8 +18,6 @@ import requests
 
 from up_process import COMMAND, PATIENCE_S, UpProcess, environment, tailrace, up, write_app
 
-pytestmark = pytest.mark.xdist_group("cli_up")  # one `up` for all that only look at it
-
 GRAPH = """\
 title: Shop
 functions:

@@ -70,7 +70,8 @@ class _Faulty:
 
 
 class _FaultyWriter:
-    unknown_every = 7
+    unknown_every = 5
+    """Commits from one lost answer to the next: seldom enough for work to go on, often enough for a short test."""
 
     def __init__(self, log: _Faulty, writer: Any, fault: str) -> None:
         self._log, self._writer, self._fault = log, writer, fault

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from kill_harness import PromiseBrokenError, Siege
+from kill_harness import PromiseBrokenError, Siege, wait_for
 
 from tailrace.testing.kafka import LocalKafka
 
@@ -109,5 +109,5 @@ def test_a_planted_fault_is_found(tmp_path: Path, sqlite_url: str, fault: str) -
         for _ in range(count):
             siege.pause(0.3)
             siege.kill_host() if kind == "host" else siege.rival()
-        siege.pause(1)
+        wait_for(lambda: siege.house.committed_runs >= 60, "sixty runs were committed", 60)
         siege.end(patience_s=20)

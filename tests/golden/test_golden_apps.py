@@ -14,8 +14,6 @@ import yaml
 
 from golden import APPS, Golden, golden_up
 
-pytestmark = pytest.mark.xdist_group("golden")
-
 ONE_HOUSE = [
     "reading",
     "writing",

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from golden import Golden
 from up_process import UpProcess, write_app
-
-pytestmark = pytest.mark.xdist_group("golden")
 
 GRAPH = """\
 title: Edited

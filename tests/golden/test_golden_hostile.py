@@ -8,8 +8,6 @@ import pytest
 
 from golden import Golden, golden_up
 
-pytestmark = pytest.mark.xdist_group("golden")
-
 APP = "hostile"
 SECRET = "planted-in-the-environment"
 
