@@ -7,7 +7,9 @@ where nothing of ours can be imported.
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from quixstreams import Application  # type: ignore[import-not-found,unused-ignore]
@@ -36,6 +38,7 @@ def main() -> None:
         auto_create_topics=False,
         producer_extra_config={"retry.backoff.ms": 1, "retry.backoff.max.ms": 20},
         loglevel="WARNING",
+        state_dir=str(Path(tempfile.gettempdir()) / f"{target}-quix"),
     )
     orders = app.topic(source, value_deserializer="json")
     totals = app.topic(target, value_serializer="json")
