@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 
 from tailrace.errors import RejectedError
-from tailrace.log import Log, NewRecord, Offset, Partition, Record, TopicInfo, TopicSpec
+from tailrace.log import Log, NewRecord, Partition, TopicInfo, TopicSpec
 from tailrace.runner.deployment import Deployment
 from tailrace.runner.settings import RunnerSettings
-from tailrace.runner.slots import read_all
+from tailrace.runner.slots import newest
 from tailrace.runner.tails import CallLog, Pin, TableTail
 from tailrace.tables import TableFold, VersionView
 
@@ -109,18 +109,17 @@ class Catalog:
         """Begin the folds of deployed tables where their indexes are."""
         for deployment in self._deployments().values():
             partition = Partition(deployment.index_topic)
-            for record in await self._call(lambda p=partition: self._read_index(p)):  # type: ignore[misc]
-                topic = (record.key or b"").decode()
-                if topic in deployment.tables and topic not in self._tails and record.value is not None:
-                    data = orjson.loads(record.value)
+            index: dict[bytes, bytes | None] = await self._call(lambda p=partition: self._read_index(p))  # type: ignore[misc]
+            for key, value in index.items():
+                topic = key.decode()
+                if topic in deployment.tables and topic not in self._tails and value is not None:
+                    data = orjson.loads(value)
                     if data.get("born_ms") == self._infos[topic].born_ms:
                         self[topic].fold = TableFold.from_json(data)
                         self._indexed[topic] = data["position"]
 
-    def _read_index(self, partition: Partition) -> list[Record]:
-        end: Offset = self._log.settled_ends([partition])[partition]
-        newest = {record.key: record for record in read_all(self._log, partition, end)}
-        return list(newest.values())
+    def _read_index(self, partition: Partition) -> dict[bytes, bytes | None]:
+        return newest(self._log, partition, self._log.settled_ends([partition])[partition])
 
     async def save_index(self, topic: str, *, every_offsets: int = 1) -> None:
         """Write the table's fold down, if it moved on by `every_offsets` since it was last written."""

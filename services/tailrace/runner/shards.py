@@ -12,7 +12,7 @@ import orjson
 
 from tailrace.errors import TailraceError
 from tailrace.log import Log, NewRecord, Partition, Writer
-from tailrace.runner.slots import SlotState, read_all, restore
+from tailrace.runner.slots import SlotState, newest, restore
 from tailrace.runner.staging import mark_committed, open_folders, sync_folders
 from tailrace.runner.tails import CallLog
 from tailrace.runner.transaction import Transaction
@@ -74,10 +74,7 @@ class Shards:
         folders: list[str] = []
         for topic in index_topics:
             partition = Partition(topic)
-            last: bytes | None = None
-            for record in read_all(self._log, partition, self._log.settled_ends([partition])[partition]):
-                if record.key == _staged_key(name):
-                    last = record.value
+            last = newest(self._log, partition, self._log.settled_ends([partition])[partition]).get(_staged_key(name))
             if last is not None:
                 folders += orjson.loads(last)
         return folders

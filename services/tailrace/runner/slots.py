@@ -15,7 +15,7 @@ import orjson
 from tailrace.engine import SlotRecord, shard_of
 from tailrace.log import Log, NewRecord, Offset, Partition, Record, scan
 
-__all__ = ["SlotState", "index_topic", "read_all", "restore", "state_topic"]
+__all__ = ["SlotState", "index_topic", "newest", "restore", "state_topic"]
 
 
 def state_topic(graph: str) -> str:
@@ -66,17 +66,19 @@ def read_all(log: Log, partition: Partition, end: Offset) -> Iterator[Record]:
         yield from batch.records
 
 
+def newest(log: Log, partition: Partition, end: Offset) -> dict[bytes, bytes | None]:
+    """What a compacted partition says before `end`: the last value of each key, None where it was taken away."""
+    return {record.key: record.value for record in read_all(log, partition, end) if record.key is not None}
+
+
 def restore(log: Log, graphs: Iterable[str], shard: int, shards: int) -> dict[str, SlotState]:
     """The slots of one shard as the log has them now. Call it only after the shard's writer was opened."""
     partitions = [Partition(state_topic(graph)) for graph in graphs]
     ends = log.settled_ends(partitions)
     slots: dict[str, SlotState] = {}
     for partition, end in ends.items():
-        values: dict[str, bytes | None] = {}
-        for record in read_all(log, partition, end):
-            if record.key is not None:
-                values[record.key.decode()] = record.value
-        for slot, value in values.items():
+        for key, value in newest(log, partition, end).items():
+            slot = key.decode()
             if value is not None and shard_of(slot, shards) == shard:
                 slots[slot] = SlotState.from_value(value)
     return slots

@@ -81,16 +81,6 @@ class Cluster:
 
     # Topics
 
-    def partitions_of(self, topic: str) -> int:
-        """How many partitions it has; raises TopicNotFoundError."""
-        known = self._known.get(topic)
-        if known is not None:
-            return known
-        found = self.describe([topic])
-        if topic not in found:
-            raise TopicNotFoundError(topic)
-        return found[topic].partitions
-
     def check_there(self, partitions: Iterable[Partition]) -> None:
         for topic, number in partitions:
             known = self._known.get(topic)
