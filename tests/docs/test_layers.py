@@ -14,6 +14,7 @@ LIBS = {
     "runtime": set(),
     "log": {"errors", "runtime"},
     "tables": {"errors", "runtime", "log"},
+    "lake": {"errors", "runtime", "log", "tables"},
     "graph": {"errors"},
     "engine": {"errors"},
     "sql": {"errors", "runtime", "graph"},
@@ -21,11 +22,12 @@ LIBS = {
     "testing": {"errors", "runtime", "tables", "node"},
 }
 """Room -> the rooms that it may import. Those that are not here are services and the command line."""
-SERVICES = {"gateway", "runner", "api"}
+SERVICES = {"gateway", "runner", "snapshotter", "api"}
 LIBRARIES_WITH_ONE_ROOM = {
     "confluent_kafka": ("log/kafka",),
     "duckdb": ("sql",),
-    "deltalake": (),
+    "deltalake": ("lake",),
+    "obstore": ("lake",),
     "typer": ("cli",),
     "aiohttp": ("gateway", "api", "cli"),
 }

@@ -25,9 +25,11 @@ from tailrace.tables.messages import (
     webhook_message,
 )
 from tailrace.tables.reading import FileSource, MessageSource, StreamBatch, VersionReader, WebhookRow
+from tailrace.tables.snapshot import HIDDEN_ID, Snapshot, SnapshotFile
 from tailrace.tables.staged import StagedFileMissingError, StagedFiles
 
 __all__ = [
+    "HIDDEN_ID",
     "NO_SETTINGS",
     "PATTERNS_ID",
     "ROWS_PER_MESSAGE_MAX",
@@ -40,6 +42,8 @@ __all__ = [
     "Messages",
     "RowPlace",
     "Settings",
+    "Snapshot",
+    "SnapshotFile",
     "StagedFileMissingError",
     "StagedFiles",
     "StreamBatch",

@@ -43,7 +43,10 @@ class Settings:
     """What `Table.init` and the graph say about a version; fixed when it begins, save the key."""
 
     monotonic_id: str | None = PATTERNS_ID
-    """Name under which rows show their id; None: they show none, and stream in log order all the same."""
+    """Name under which rows show their id; None: they show none."""
+
+    ordered: bool = True
+    """Whether streams may go by the log where no role gives an ordering. Not where the author chose to have no ids."""
 
     unique_on: tuple[str, ...] = ()
     """The unique key: of rows that share it the last one counts. Empty: every row counts."""
@@ -62,6 +65,8 @@ class Settings:
         out: dict[str, object] = {}
         if self.monotonic_id != PATTERNS_ID:
             out["id"] = self.monotonic_id
+        if not self.ordered:
+            out["ordered"] = False
         if self.unique_on:
             out["key"] = list(self.unique_on)
         if self.roles:
@@ -79,6 +84,7 @@ class Settings:
             return NO_SETTINGS
         return cls(
             monotonic_id=data.get("id", PATTERNS_ID),
+            ordered=data.get("ordered", True),
             unique_on=tuple(data.get("key", ())),
             roles={role: tuple(names) for role, names in data.get("roles", {}).items()},
             schema_name=data.get("schema"),

@@ -133,7 +133,8 @@ def _column_to_series(column: Any, field_type: FieldType) -> Any:
     if name in extension:
         return pd.Series(extension[name]().__from_arrow__(column))
     if name == "Decimal":
-        return column.cast(pa.float64()).to_pandas()
+        # By text: Arrow's own cast multiplies, and 1.1 becomes 1.0999999999999999.
+        return column.cast(pa.string()).cast(pa.float64()).to_pandas()
     if name in ("Date", "DateTime", "Interval"):
         if name == "Date":
             column = column.cast(pa.timestamp("us"))
