@@ -105,7 +105,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, date) and not isinstance(value, datetime):
         return datetime.combine(value, time())
     if isinstance(value, Decimal | float):
-        return f"{float(value):.12g}"  # decimals are float64 in frames, and not always the nearest
+        return float(value)  # decimals are float64 in frames
     return value
 
 

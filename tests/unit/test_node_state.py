@@ -79,6 +79,7 @@ def test_state_over_runs(nodes: Nodes) -> None:
         assert s.get()["a"] == 1
         assert s.get_datetime("naive") == datetime(2020, 1, 1) and s.get_datetime("aware").tzinfo is not None
         assert s.get_datetime("text").tzinfo is not None and s.get_datetime("x") is None
+        assert s.get_datetime("x", "2020-01-01") == datetime(2020, 1, 1), "a default is converted too"
         s.reset()
         assert s.get() == {}
     """)

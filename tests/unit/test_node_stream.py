@@ -447,6 +447,42 @@ def test_order_by_an_unknown_field_says_which_there_are(scores: Nodes) -> None:
     assert run.error is not None and "'points'" in run.error and "id, score" in run.error
 
 
+def test_rows_without_ids_and_roles_have_no_order_to_be_streamed_in(nodes: Nodes) -> None:
+    """Who gave up the ids must say what orders the rows; a column of creation times does."""
+    nodes.app.table("bare")
+    nodes.app.table("stamped")
+    nodes.ok("""
+        bare, stamped = Table("bare", "w"), Table("stamped", "w")
+        bare.init(add_monotonic_id=None)
+        stamped.init(add_monotonic_id=None, add_created="at")
+        for table in (bare, stamped):
+            table.append([{"n": 2}, {"n": 1}])
+    """)
+    nodes.ok(
+        """
+        stream = Table("stamped").as_stream()
+        assert stream.order_by_field == "at" and [row["n"] for row in stream] == [2, 1]
+        assert [row["n"] for row in Table("bare").as_stream(order_by="n")] == [1, 2]
+    """,
+        name="orders.py",
+    )
+    run = nodes.run("Table('bare').as_stream()", name="bare.py")
+    assert run.error is not None and "OrderingError" in run.error and "order_by" in run.error
+
+
+def test_after_a_reset_a_stream_gives_nothing(nodes: Nodes) -> None:
+    """What the run itself has left behind is not handed out; what it begins is, to the next run."""
+    nodes.app.append("other", [{"n": 1}, {"n": 2}])
+    nodes.ok("""
+        writer = Table("other", "w")
+        writer.reset()
+        assert list(Table("other").as_stream()) == [] and list(Table("other").as_stream(order_by="n")) == []
+        writer.append({"n": 3})
+        assert list(Table("other").as_stream()) == []
+    """)
+    nodes.ok("assert [row['n'] for row in Table('other').as_stream()] == [3]")
+
+
 def test_a_role_given_to_init_is_the_default_order(nodes: Nodes) -> None:
     nodes.app.table("r")
     nodes.ok(

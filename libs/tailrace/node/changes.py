@@ -90,7 +90,7 @@ def write_version(store: RunStore, result: pa.Table) -> None:
         raise SqlError(f'column "{double}" specified more than once', hint=f'Name one of them: ... as "{double}_2"')
     fields, table = typed(result)
     writer = store.writer
-    writer.declare(monotonic_id=None)
+    writer.declare(monotonic_id=None, ordered=True)
     writer.begin(fields)
     writer.append_columns(table, fields)
     writer.finish_version()

@@ -266,7 +266,8 @@ class LogCursor(Cursor):
     def _load(self) -> bool:
         if not self._read:
             self._read = True
-            self._reader = self.store.stream_reader(self._scan_records, self._ahead)
+            if not self.store.writer.replaces:
+                self._reader = self.store.stream_reader(self._scan_records, self._ahead)
         if self._reader is None:
             return False
         if self._batches is None:
@@ -394,7 +395,8 @@ class FieldCursor(Cursor):
         from pyarrow import compute
 
         pc: Any = compute  # its types know no column of any type
-        self._reader = self.store.stream_reader(lambda: _SCAN_RECORDS_MAX, lambda _: True)
+        replaces = self.store.writer.replaces
+        self._reader = None if replaces else self.store.stream_reader(lambda: _SCAN_RECORDS_MAX, lambda _: True)
         self._from, self._at, self._rows = self._value, 0, []
         if self._reader is None:
             self._sorted = pa.table({})

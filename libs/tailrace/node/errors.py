@@ -101,11 +101,16 @@ class MissingValueError(RejectedError):
 
 
 class OrderingError(RejectedError):
-    """A stream is to be ordered by a field that the table does not have."""
+    """A stream has nothing to go by: no such field (None: none was named), and no ids."""
 
-    def __init__(self, table: str, field: str, fields: list[str]) -> None:
+    def __init__(self, table: str, field: str | None, fields: list[str]) -> None:
         self.table, self.field, self.fields = table, field, fields
-        super().__init__(f"table {table!r} has no field {field!r} to order by: it has {', '.join(fields) or 'none'}")
+        known = ", ".join(fields) or "none"
+        super().__init__(
+            f"table {table!r} has no field {field!r} to order by: it has {known}"
+            if field is not None
+            else f"table {table!r} has no ids, and no role orders it: say as_stream(order_by=...), with one of {known}"
+        )
 
 
 class NoVersionError(RejectedError):

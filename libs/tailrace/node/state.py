@@ -57,10 +57,13 @@ class State:
                 session.state[str(key)] = encode_value(value, str(key))
 
     def get_datetime(self, key: str, default: datetime | None = None) -> datetime | None:
-        """The value under `key` as a datetime, naive or aware as it was stored; texts and dates are converted."""
+        """The value under `key`, else `default`, as a datetime, naive or aware as it was stored; texts and dates are
+        converted."""
         value = self.get_value(key)
         if value is None:
-            return default
+            value = default
+        if value is None:
+            return None
         if isinstance(value, datetime):
             return value
         if isinstance(value, date):

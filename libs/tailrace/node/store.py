@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tailrace.node.cursors import LOG_ORDER, Cursor, FieldCursor, LogCursor
-from tailrace.node.errors import HostRefusedError
+from tailrace.node.errors import HostRefusedError, OrderingError
 from tailrace.node.link import HostMessages
 from tailrace.node.protocol import StoreRef
 from tailrace.node.writing import TableWriter
@@ -165,12 +165,18 @@ class RunStore:
             return cursor
 
     def default_order(self) -> str | None:
-        """The field that a stream goes by when it is told nothing; None: log order."""
+        """The field that a stream goes by when it is told nothing; None: log order.
+
+        Raises:
+            OrderingError: rejected; the rows have no ids, and no role orders them.
+        """
         view, _ = self.base()
         roles = view.settings.roles if view else self.writer.declared.settings().roles
         chosen = roles.get("strictly_monotonic_ordering")
         if not chosen and view is not None and view.settings.monotonic_id is None:
             chosen = roles.get("created_ordering")
+            if not chosen and not view.settings.ordered:
+                raise OrderingError(self.ref.name, None, list(view.fields))
         return chosen[0] if chosen else None
 
     @staticmethod

@@ -215,8 +215,12 @@ class Table:
 
         Args:
             order_by: field to order by; rows without a value are left out. Without it the order is that of writing
-                (`patterns_id`), or that of the field with the role `strictly_monotonic_ordering`, if one was given.
+                (`patterns_id`), or that of the field with the role `strictly_monotonic_ordering`, if one was given;
+                a table without ids goes by the role `created_ordering`.
             starting_value: where the very first run begins: records whose ordering value is greater than this.
+
+        Raises:
+            OrderingError: rejected; without `order_by` nothing orders the rows.
         """
         if self._store is None:
             return Unconnected()  # type: ignore[return-value]
@@ -264,7 +268,7 @@ class Table:
             unique_on: field or fields of the unique key, for `upsert`.
             add_created: name of a column that is filled with the time of writing (UTC).
             add_monotonic_id: name of the column with the row's id, a text that grows with each row; None: no such
-                column. The default is "patterns_id".
+                column, so that streams need an `order_by` or a role that orders. The default is "patterns_id".
             auto_indexes: accepted for compatibility; nothing needs an index here.
             roles: fields by role, such as `strictly_monotonic_ordering="seq"`.
         """
@@ -285,6 +289,7 @@ class Table:
             changes["created"] = add_created
         if add_monotonic_id is not _DEFAULT:
             changes["monotonic_id"] = add_monotonic_id
+            changes["ordered"] = add_monotonic_id is not None
         given = {role: (names,) if isinstance(names, str) else tuple(names) for role, names in roles.items() if names}
         if given:
             changes["roles"] = {**store.writer.declared.roles, **given}

@@ -87,6 +87,7 @@ class Declared:
     unique_on: tuple[str, ...] | None = None
     created: str | None = None
     monotonic_id: str | None = PATTERNS_ID
+    ordered: bool = True
     roles: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -127,6 +128,7 @@ class Declared:
         roles.update(self.roles)
         return Settings(
             monotonic_id=self.monotonic_id,
+            ordered=self.ordered,
             unique_on=self.key,
             roles=roles,
             schema_name=self.schema.name if self.schema and not self.schema.name.startswith("_") else None,
@@ -528,6 +530,11 @@ class TableWriter:
     def holds_version(self) -> bool:
         """Whether a version was begun that is not finished yet."""
         return self._unfinished is not None or self.resetting
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the version that the run found is no longer the active one for it."""
+        return self.resetting or any(piece.kind in ("version", "reset", "activate") for piece in self._pieces)
 
     def finish_version(self) -> None:
         """The version begun last is whole: it goes with the next commit, and becomes the active one."""
