@@ -25,6 +25,14 @@ def test_names_of_any_case_are_quoted(database: Database) -> None:
     assert table.to_pylist() == [{"Full Name (x.y)": "a", "order": 1, "n": "a"}]
 
 
+def test_a_list_may_stand_in_parentheses_twice(database: Database) -> None:
+    """A parameter that is a list prints its own, and people write `in ({{ p }})` as well as `in {{ p }}`."""
+    database.register("t", pa.table({"a": [1, 2, 3]}))
+    for listed in ("(1, 2)", "((1, 2))", "((1))", "(1)"):
+        assert database.query(f"select count(*) from t where a in {listed}").to_pylist()[0]["count"] in (1, 2)
+    assert database.query("select a from t where a not in ((1, 2))").to_pylist() == [{"a": 3}]
+
+
 def test_names_that_appear_twice_are_kept(database: Database) -> None:
     database.register("t", pa.table({"a": [1, 2]}))
     table = database.query('select count(*), count(a), a as "Count" from t group by a order by a')

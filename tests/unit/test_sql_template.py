@@ -93,6 +93,23 @@ def test_parameters_can_be_tested_and_compared() -> None:
     assert rendered(source, on=0, kind="y") == "b"
 
 
+def test_parameters_are_used_as_their_values() -> None:
+    """What a template makes of a value is printed as safely as the value."""
+    assert rendered("{{ Parameter('n') + 1 }} {{ 2 * Parameter('n') }} {{ -Parameter('n') }}", n=5) == "6 10 (-5)"
+    assert rendered("{{ Parameter('n') / Parameter('m') }}", n=5, m=2) == "2.5"
+    assert rendered("{% if Parameter('n') > 3 and Parameter('n') <= 5 %}a{% endif %}", n=5) == "a"
+    assert rendered("{% for i in range(Parameter('n')) %}{{ i }}{% endfor %}", n=3) == "012"
+    names = ["a", "it's"]
+    assert rendered("{% for x in Parameter('l') %}{{ x }};{% endfor %}", l=names) == "'a';'it''s';"
+    assert rendered("in ({{ Parameter('l') | join(', ') }})", l=names) == "in ('a', 'it''s')"
+    assert rendered("{% if 'a' in Parameter('l') %}{{ Parameter('l') | length }}{% endif %}", l=names) == "2"
+    assert rendered("{{ Parameter('l')[0] }} {{ Parameter('l') | first }}", l=names) == "'a' 'a'"
+    assert rendered("{{ Parameter('s') }} {{ Parameter('s') | length }}", s="abc") == "'abc' 3"
+    for source in ("{{ Parameter('n') ** 100 }}", "{{ Parameter('s') * 10**9 }}", "{{ Parameter('s') + 1 }}"):
+        with pytest.raises(SqlTemplateError):
+            rendered(source, n=10, s="abc")
+
+
 def test_loops_and_set_work() -> None:
     source = "select {% for n in range(3) %}{{ n }}{% if not loop.last %}, {% endif %}{% endfor %}"
     assert rendered(source) == "select 0, 1, 2"

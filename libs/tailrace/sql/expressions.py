@@ -279,7 +279,14 @@ class ExpressionTranslator:
         if query is not None:
             relation = self._queries.query(query.unnest() if isinstance(query, exp.Subquery) else query, scope.child())
             return Value(self.prober, f"({value.sql} IN ({relation.sql}))", "NULL", "BOOLEAN")
-        items = [self.translate(item, scope) for item in node.expressions]
+        given = node.expressions
+        if (
+            len(given) == 1
+            and isinstance(given[0].unnest(), exp.Tuple)
+            and not isinstance(node.this.unnest(), exp.Tuple)
+        ):
+            given = given[0].unnest().expressions  # a list's parameter with parentheses of the author's around it
+        items = [self.translate(item, scope) for item in given]
         if not items:
             raise SqlError("IN needs a list in parentheses", line=line_of(node))
         if value.literal is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
@@ -50,22 +52,59 @@ class _TypeName(str):
 
 
 class _Literal(str):
-    """SQL text of a parameter, which templates may print, compare and test."""
+    """SQL text of a parameter, which templates may print, and otherwise use as its value: compare and test it, count
+    with it, loop over it."""
 
     __slots__ = ("value",)
-    value: object
+    value: Any
 
     def __bool__(self) -> bool:
         return bool(self.value)
 
     def __eq__(self, other: object) -> bool:
-        return bool(self.value == (other.value if isinstance(other, _Literal) else other))
+        return bool(self.value == _value(other))
 
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    def __lt__(self, other: object) -> bool:
+        return bool(self.value < _value(other))
+
+    def __le__(self, other: object) -> bool:
+        return bool(self.value <= _value(other))
+
+    def __gt__(self, other: object) -> bool:
+        return bool(self.value > _value(other))
+
+    def __ge__(self, other: object) -> bool:
+        return bool(self.value >= _value(other))
+
     def __hash__(self) -> int:
         return str.__hash__(self)
+
+    def __index__(self) -> int:
+        return operator.index(self.value)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __contains__(self, item: object) -> bool:
+        return _value(item) in self.value
+
+    def __iter__(self) -> Iterator[Any]:
+        """The items of a list, each as safe as the whole."""
+        return iter([_literal(item) for item in self.value])
+
+    def __getitem__(self, at: Any) -> Any:
+        return _literal(self.value[_value(at)])
+
+
+def _value(given: object) -> Any:
+    return given.value if isinstance(given, _Literal) else given
+
+
+def _is_number(given: object) -> bool:
+    return isinstance(given, int | float | Decimal)
 
 
 def _literal(value: object) -> _Literal:
@@ -77,7 +116,8 @@ def _literal(value: object) -> _Literal:
 class _Environment(ImmutableSandboxedEnvironment):
     """No attribute of anything but loops, no module, no other template; operators that cannot fill the memory."""
 
-    intercepted_binops = frozenset(["*", "**", "+", "%"])
+    intercepted_binops = frozenset(["*", "**", "+", "%", "-", "/", "//"])
+    intercepted_unops = frozenset(["-", "+"])
 
     def wrap_str_format(self, value: Any) -> None:
         """`str.format` is a method like any other that is not on the list: its widths could fill the memory."""
@@ -90,7 +130,16 @@ class _Environment(ImmutableSandboxedEnvironment):
             and super().is_safe_attribute(obj, attr, value)
         )
 
+    def call_unop(self, context: Any, operator: str, arg: Any) -> Any:
+        if isinstance(arg, _Literal):
+            return _literal(super().call_unop(context, operator, arg.value))
+        return super().call_unop(context, operator, arg)
+
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if isinstance(left, _Literal) or isinstance(right, _Literal):
+            numbers = _value(left), _value(right)
+            if all(map(_is_number, numbers)):
+                return _literal(self.call_binop(context, operator, *numbers))
         if operator == "**" and (abs(left) > 10**6 or abs(right) > 64):
             raise SecurityError("the power is too large for a template")
         if operator == "*":
