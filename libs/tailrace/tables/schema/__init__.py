@@ -22,6 +22,7 @@ from tailrace.tables.schema.infer import infer_fields, infer_type, infer_values
 from tailrace.tables.schema.plain import json_document, json_text, plain
 from tailrace.tables.schema.rows import RowEncoder, compile_decoder, encode_rows
 from tailrace.tables.schema.schema import Field, FieldRoles, Schema, parse_schema, schema_from_mapping
+from tailrace.tables.schema.stored import from_stored, stored_names, stored_schema, to_stored
 from tailrace.tables.schema.types import (
     ARRAY_FLOAT,
     ARRAY_INTEGER,
@@ -92,6 +93,7 @@ __all__ = [
     "fields_of_arrow",
     "fields_to_json",
     "frame_to_arrow",
+    "from_stored",
     "infer_arrow",
     "infer_fields",
     "infer_frame",
@@ -109,6 +111,9 @@ __all__ = [
     "rows_to_arrow",
     "schema_from_mapping",
     "shown_type",
+    "stored_names",
+    "stored_schema",
+    "to_stored",
     "widen_value",
     "widener",
 ]
