@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tailrace.gateway.app import Gateway, WebhookRoute
+from tailrace.gateway.app import Gateway
+from tailrace.gateway.route import WebhookRoute
 from tailrace.gateway.settings import GatewaySettings
 
 __all__ = ["Gateway", "GatewaySettings", "WebhookRoute"]

@@ -12,30 +12,19 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from aiohttp import web
 
 from tailrace.errors import AbortableError, RejectedError, RetriableError
+from tailrace.gateway.route import WebhookRoute
 from tailrace.gateway.settings import GatewaySettings
 from tailrace.log import Appender, Log, NewRecord, Partition
 from tailrace.runtime import Runtime
 from tailrace.tables import webhook_message
 
-__all__ = ["Gateway", "WebhookRoute"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WebhookRoute:
-    """Where the posts of one webhook go."""
-
-    webhook: str
-    """The id in the URL."""
-    topic: str
-    respond: bool = False
-    """Hold the request until a node answers it (`respond_to_request`)."""
+__all__ = ["Gateway"]
 
 
 class BadBodyError(RejectedError):
