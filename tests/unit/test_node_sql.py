@@ -147,3 +147,25 @@ def test_the_engine_of_sqlalchemy(nodes: Nodes) -> None:
 def test_sql_reaches_no_table_that_it_does_not_name_and_no_file(nodes: Nodes) -> None:
     run = nodes.run("Table('a').read_sql(\"select * from read_csv('/etc/passwd')\")")
     assert run.outcome.kind == "failed"
+
+
+def test_json_scalars_of_a_query_stay_what_they_are(nodes: Nodes) -> None:
+    """`j -> 'x'` is 3 in PostgreSQL, not a list that holds 3."""
+    nodes.app.table("docs")
+    nodes.app.table("scalars")
+    nodes.ok("Table('docs', 'w').append([{'id': n, 'j': {'x': n, 's': '12', 'none': None}} for n in range(3)])")
+    code = "select id, j -> 'x' as x, j -> 's' as s, j -> 'none' as none from {{ Table('docs') }} order by id"
+    nodes.ok(code, name="scalars.sql", outputs={"output_table": "scalars"})
+    assert nodes.rows("scalars")[2] == {"id": 2, "x": "2", "s": '"12"', "none": None}
+    nodes.ok("""
+        t = Table("scalars")
+        rows = list(t.as_stream(order_by="id"))
+        assert rows[2] == {"id": 2, "x": 2, "s": "12", "none": None}, rows
+        assert t.schema.get_field("x").field_type.name == "Json"
+        assert t.read_sql("select x, x::text::int + 1 as y from {{ scalars }} where id = 2") == [{"x": "2", "y": 3}]
+        w = Table("scalars", "w")
+        w.execute_sql(f"update {w} set s = to_json('new'::text) where id = 0")
+        assert [r["s"] for r in w.read_sql(f"select s from {w} order by id")] == ['"new"', '"12"', '"12"']
+    """)
+    run = nodes.run("for row in Table('scalars').as_stream(): raise ValueError(row['x'])", name="fails.py")
+    assert not run.ok and nodes.app.dead_letters[-1].record == {"id": 1, "x": 1, "s": "12", "none": None}

@@ -200,7 +200,7 @@ class Cursor:
         record: dict[str, Any] = dict(batch.rows[0]) if batch and batch.rows else {}
         if reader.id_name:
             record.pop(reader.id_name, None)
-        return offset, row, orjson.loads(RowEncoder(reader.fields, grows=False).encode([record]))[0]
+        return offset, row, orjson.loads(RowEncoder(reader.fields, grows=False, scalars=True).encode([record]))[0]
 
     # -- savepoints
 

@@ -124,7 +124,7 @@ def run_query(session: Session) -> None:
 
 def _json_rows(table: pa.Table, fields: Mapping[str, FieldType]) -> list[dict[str, Any]]:
     records = arrow_to_records(table, fields, for_stream=True)
-    rows: list[dict[str, Any]] = orjson.loads(RowEncoder(fields, grows=False).encode(records))
+    rows: list[dict[str, Any]] = orjson.loads(RowEncoder(fields, grows=False, scalars=True).encode(records))
     return rows
 
 
@@ -175,7 +175,7 @@ def _send(session: Session, piece: bytes) -> None:
 
 
 def _write_json(session: Session, fields: Mapping[str, FieldType], tables: Iterator[pa.Table]) -> None:
-    encoder = RowEncoder(fields, grows=False)
+    encoder = RowEncoder(fields, grows=False, scalars=True)
     start = b"["
     for table in tables:
         _send(session, start + encoder.encode(arrow_to_records(table, fields, for_stream=True))[1:-1])
@@ -184,7 +184,7 @@ def _write_json(session: Session, fields: Mapping[str, FieldType], tables: Itera
 
 
 def _write_ndjson(session: Session, fields: Mapping[str, FieldType], tables: Iterator[pa.Table]) -> None:
-    encoder = RowEncoder(fields, grows=False)
+    encoder = RowEncoder(fields, grows=False, scalars=True)
     for table in tables:
         lines = encoder.encode_each(arrow_to_records(table, fields, for_stream=True))
         _send(session, b"\n".join(lines) + b"\n")

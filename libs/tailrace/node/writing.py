@@ -27,6 +27,7 @@ from tailrace.tables.schema import (
     Schema,
     fields_from_json,
     fields_to_json,
+    is_json,
     join_schemas,
 )
 from tailrace.tables.schema.plain import clean_text, json_document, plain
@@ -291,9 +292,11 @@ class TableWriter:
 
         if rows <= ROWS_PER_MESSAGE:
             (table,) = slices(rows)
-            self._grow(fields)
-            self._add(arrow_to_records(table, fields, for_stream=True), key)
-            return
+            records = arrow_to_records(table, fields, for_stream=True)
+            if not _holds_scalars(records, fields):  # in a row they would have types of their own
+                self._grow(fields)
+                self._add(records, key)
+                return
         if self.resetting:
             self._begin()
         self._encode()
@@ -662,6 +665,12 @@ def _frozen(value: Any) -> Any:
         return value
     known = plain(value)
     return json_document(known) if isinstance(known, dict | list) else known
+
+
+def _holds_scalars(records: Sequence[Mapping[str, Any]], fields: Mapping[str, FieldType]) -> bool:
+    """Whether Json is something else than objects and lists somewhere, as a query may make it."""
+    names = [name for name, kind in fields.items() if is_json(kind)]
+    return any(not isinstance(record[name], dict | list | None) for record in records for name in names)
 
 
 def _fields_of(pieces: Sequence[Piece]) -> dict[str, FieldType]:

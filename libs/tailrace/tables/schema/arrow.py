@@ -300,7 +300,8 @@ def _mapped(column: Column, from_type: FieldType, to_type: FieldType, widen: Cal
 def conform_arrow(table: pa.Table, fields: Mapping[str, FieldType]) -> pa.Table:
     """A table of whatever Arrow types as one of `fields`, by column: the way in of Arrow tables.
 
-    NaN becomes NULL, times are cut to microseconds, dictionaries are decoded, nested columns become JSON text.
+    NaN becomes NULL, times are cut to microseconds, dictionaries are decoded, nested columns become JSON text. What is
+    marked as Json keeps its scalars: they are a query's.
 
     Raises:
         ValueCastError: rejected; a value is none of its field's type. It names the field.
@@ -308,11 +309,28 @@ def conform_arrow(table: pa.Table, fields: Mapping[str, FieldType]) -> pa.Table:
     import pyarrow as pa
 
     found = fields_of_arrow(table.schema)
-    columns: list[Any] = [
-        conform_column(table.column(name), name, field_type) if name in found else null_column(len(table), field_type)
-        for name, field_type in fields.items()
-    ]
+    columns: list[Any] = []
+    for name, field_type in fields.items():
+        if name not in found:
+            columns.append(null_column(len(table), field_type))
+        elif is_json(field_type) and found[name] == field_type:
+            columns.append(_conform_documents(table.column(name), name, field_type))
+        else:
+            columns.append(conform_column(table.column(name), name, field_type))
     return pa.Table.from_arrays(columns, schema=arrow_schema(fields))
+
+
+def _conform_documents(column: Column, name: str, field_type: FieldType) -> Any:
+    """A column of JSON text, each as we write it; JSON's null is NULL."""
+    import pyarrow as pa
+
+    if pa.types.is_nested(column.type):
+        return conform_column(column, name, field_type)
+    try:
+        documents = [None if text is None else orjson.loads(text) for text in column.to_pylist()]
+    except orjson.JSONDecodeError:
+        return conform_column(column, name, field_type)  # which names the value
+    return pa.array([None if each is None else json_text(each) for each in documents], pa.string())
 
 
 def null_column(count: int, field_type: FieldType) -> Any:

@@ -154,13 +154,22 @@ class RowEncoder:
     A field that is not `fixed` takes the join of its type and each value's inferred type, so values come back as what
     they were. A `fixed` one (declared, or hinted) casts its values, and widens only for a value that the cast
     refuses. Keys that are no field yet become fields. With `grows=False` nothing changes: what does not fit is an
-    error, and unknown keys are written as they are.
+    error, and unknown keys are written as they are. With `scalars=True` so are Json's scalars, which queries make; else
+    they are cast.
     """
 
-    def __init__(self, fields: Mapping[str, FieldType], *, fixed: Collection[str] = (), grows: bool = True) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, FieldType],
+        *,
+        fixed: Collection[str] = (),
+        grows: bool = True,
+        scalars: bool = False,
+    ) -> None:
         self._fields = dict(fields)
         self._fixed = frozenset(fixed)
         self._grows = grows
+        self._scalars = scalars
         self._grown = False
         self._shapes: dict[tuple[object, ...], _Steps] = {}
 
@@ -267,6 +276,8 @@ class RowEncoder:
                 if self._grows:
                     return self._grow(name, infer_type(value), value)
                 return to_json_value(caster(infer_type(value))(value))
+            if self._scalars and is_json(field_type) and isinstance(value, str | bool | int | float):
+                return value
             if self._grows and name not in self._fixed:
                 wider = join(field_type, _inferred(field_type, value))
                 if wider != field_type:
