@@ -375,6 +375,7 @@ def test_what_runs_when(house: Golden) -> None:
     house.passes("scwrites", app)
     assert numbers(house.rows("once", app), "id") == [0, 1, 2]
     assert len(house.runs("scwrites")) == 2, "a table in write mode makes no edge"
+    house.until(lambda: numbers(house.rows("chain", app), "n"), wanted=lambda links: links == [0, 1, 2, 3])
     assert failures(house, app) == {}
 
 

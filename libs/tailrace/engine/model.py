@@ -103,7 +103,7 @@ class NodeSpec:
     """Keys of the tables it writes. A node that reads one of them never starts before its last run is committed."""
 
     is_root: bool = False
-    """Has no inputs: runs once at its first deploy if it is `Reactive`."""
+    """Nothing but itself can bring news to what it reads: it runs once at its first deploy if it is `Reactive`."""
 
     retries: int = 0
     """How often what failed is tried again before it is given up; 0: the author said nothing."""

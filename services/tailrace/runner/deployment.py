@@ -187,13 +187,14 @@ def _node(
     elif node.cron:
         trigger = Cron(node.cron)
     slot = slot_name(app.slug, node.key)
+    others = {tables[key].topic for each in app.nodes if each is not node for key in each.writes if key in tables}
     limit_s = node.timeout_s if node.timeout_s is not None else settings.time_limit.total_seconds()
     spec = NodeSpec(
         key=slot,
         trigger=trigger,
         reads=reads,
         writes=writes,
-        is_root=not reads and isinstance(trigger, Reactive),
+        is_root=isinstance(trigger, Reactive) and reads <= writes - others,
         retries=node.retries or 0,
         timeout_ms=int(limit_s * 1000),
         version=_version(app, node),
