@@ -57,6 +57,18 @@ def test_the_entry_is_added_and_the_rest_stays(tmp_path: Path, case: str) -> Non
     assert add_function(graph, ENTRY) == after
 
 
+def test_a_node_can_bring_its_table_along(tmp_path: Path) -> None:
+    graph = tmp_path / "graph.yml"
+    entry = {"node_file": "b.sql", "id": "abcdefgh", "outputs": {"output_table": "b"}}
+    function = "  - node_file: b.sql\n    id: abcdefgh\n    outputs: {output_table: b}\n"
+    graph.write_text("title: x\n")
+    made = add_function(graph, entry, {"table": "b", "id": "bcdefghi"})
+    assert made == f"title: x\nfunctions:\n{function}stores:\n  - table: b\n    id: bcdefghi\n"
+    graph.write_text("stores:\n- {table: b, id: mine}  # there already\n")
+    made = add_function(graph, entry, {"table": "b", "id": "bcdefghi"})
+    assert made == f"stores:\n- {{table: b, id: mine}}  # there already\nfunctions:\n{function}"
+
+
 def test_windows_line_breaks_stay(tmp_path: Path) -> None:
     graph = tmp_path / "graph.yml"
     graph.write_bytes(b"functions:\r\n  - node_file: a.py\r\nstores: []\r\n")

@@ -84,7 +84,8 @@ print("{title} runs")
 '''
 
 _SQL = """\
--- {title}: its rows become a new version of the table behind `output_table`. Name the tables to read so:
+-- {title}: its rows become a new version of the table that graph.yml names as its `output_table`. Name the tables to
+-- read so:
 --
 --   select customer, sum(price) as total
 --   from {{{{ Table("orders") }}}} as orders
@@ -136,6 +137,7 @@ def new_node(
     tailrace new node shop/totals.sql --title "Totals"
     """
     from tailrace.cli.edit import add_function, new_id
+    from tailrace.graph import OUTPUT_PORT
 
     templates = {".py": _PYTHON, ".sql": _SQL}
     if path.suffix not in templates:
@@ -149,8 +151,16 @@ def new_node(
     if graph is None:
         raise UsageError(f"no graph.yml lies in {path.parent} or above it", "make an app first: tailrace new app NAME")
     shown = title or file.stem
-    entry = {"node_file": file.relative_to(graph.parent).as_posix(), "title": shown, "id": new_id()}
-    text = add_function(graph, entry)
+    entry: dict[str, str | dict[str, str]] = {
+        "node_file": file.relative_to(graph.parent).as_posix(),
+        "title": shown,
+        "id": new_id(),
+    }
+    store = None
+    if path.suffix == ".sql":  # its result goes to a table of the file's name
+        entry["outputs"] = {OUTPUT_PORT: file.stem}
+        store = {"table": file.stem, "id": new_id()}
+    text = add_function(graph, entry, store)
     _write(file, templates[path.suffix].format(title=shown.replace('"', "'").replace("\\", "/")))
     _write(graph, text)
     if as_json:

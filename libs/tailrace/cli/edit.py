@@ -1,4 +1,4 @@
-"""Adds an entry to a `graph.yml` as text, so that comments, order and layout stay; refuses rather than spoils."""
+"""Adds entries to a `graph.yml` as text, so that comments, order and layout stay; refuses rather than spoils."""
 
 from __future__ import annotations
 
@@ -40,32 +40,48 @@ def yaml_text(value: str) -> str:
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
-def add_function(graph: Path, entry: Mapping[str, str]) -> str:
-    """The text of `graph` with `entry` as the last of its `functions`.
+def add_function(
+    graph: Path, entry: Mapping[str, str | Mapping[str, str]], store: Mapping[str, str] | None = None
+) -> str:
+    """The text of `graph` with `entry` as the last of its `functions`, and `store` of its `stores`, unless it has a
+    store of that name.
 
     Raises:
         GraphEditError: rejected; it cannot be parsed, has that file already, or is laid out in a way that we do
             not dare to change.
     """
-    lines = [f"{name}: {yaml_text(value)}" for name, value in entry.items()]
+    lines = [f"{name}: {_scalar_or_map(value)}" for name, value in entry.items()]
     by_hand = "  - " + "\n    ".join(lines)
     try:
         text = graph.read_bytes().decode()
         before = yaml.safe_load(text)
-        root = yaml.compose(text, yaml.SafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise GraphEditError(graph, f"it cannot be read ({' '.join(str(error).split())})", by_hand) from None
     before = {} if before is None else before
-    if not isinstance(before, dict) or not isinstance(before.get("functions") or [], list):
+    if not isinstance(before, dict) or not all(
+        isinstance(before.get(section) or [], list) for section in ("functions", "stores")
+    ):
         raise GraphEditError(graph, "it is no graph file", by_hand)
     functions = before.get("functions") or []
     if any(isinstance(each, dict) and each.get("node_file") == entry["node_file"] for each in functions):
         raise GraphEditError(graph, f"it has a node with the file {entry['node_file']} already", by_hand)
-    changed = _added(text, root, lines)
+    changed = _added(text, "functions", lines)
     wanted = {**before, "functions": [*functions, dict(entry)]}
+    stores = before.get("stores") or []
+    names = {each.get(key) for each in stores if isinstance(each, dict) for key in ("table", "stream")}
+    if store is not None and store["table"] not in names:
+        lines = [f"{name}: {yaml_text(value)}" for name, value in store.items()]
+        changed = changed and _added(changed, "stores", lines)
+        wanted["stores"] = [*stores, dict(store)]
     if changed is None or _parsed(changed) != wanted:
         raise GraphEditError(graph, "its layout is unusual", by_hand)
     return changed
+
+
+def _scalar_or_map(value: str | Mapping[str, str]) -> str:
+    if isinstance(value, str):
+        return yaml_text(value)
+    return "{" + ", ".join(f"{yaml_text(name)}: {yaml_text(item)}" for name, item in value.items()) + "}"
 
 
 def _parsed(text: str) -> Any:
@@ -75,18 +91,19 @@ def _parsed(text: str) -> Any:
         return None
 
 
-def _added(text: str, root: yaml.Node | None, lines: list[str]) -> str | None:
-    """The text with the entry put in; None where there is no simple place for it."""
+def _added(text: str, section: str, lines: list[str]) -> str | None:
+    """The text with the entry put into the list `section`; None where there is no simple place for it."""
     newline = "\r\n" if "\r\n" in text else "\n"
-    functions = None
+    root = yaml.compose(text, yaml.SafeLoader)
+    found = None
     if isinstance(root, yaml.MappingNode):
-        functions = next(((key, value) for key, value in root.value if key.value == "functions"), None)
+        found = next(((key, value) for key, value in root.value if key.value == section), None)
         if root.flow_style:
             return None
-    if functions is None:
+    if found is None:
         gap = "" if not text or text.endswith("\n") else newline
-        return text + gap + _block("functions:\n", "  ", lines, newline)
-    key, value = functions
+        return text + gap + _block(f"{section}:\n", "  ", lines, newline)
+    key, value = found
     if isinstance(value, yaml.SequenceNode) and value.value and not value.flow_style:
         indent = " " * value.start_mark.column
         last = value.value[-1]
@@ -97,7 +114,7 @@ def _added(text: str, root: yaml.Node | None, lines: list[str]) -> str | None:
         at = text.rindex("]", value.start_mark.index, value.end_mark.index)
         comma = "" if text[:at].rstrip().endswith(",") else ","
         return text[:at].rstrip() + f"{comma} {{{', '.join(lines)}}}" + text[at:]
-    # `functions:` with nothing, null or [] behind it
+    # the key with nothing, null or [] behind it
     start, stop = value.start_mark.index, value.end_mark.index
     colon = text.index(":", key.end_mark.index) + 1
     rest = text[colon:start].rstrip() if stop > start else ""
