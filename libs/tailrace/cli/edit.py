@@ -68,7 +68,7 @@ def add_function(
     changed = _added(text, "functions", lines)
     wanted = {**before, "functions": [*functions, dict(entry)]}
     stores = before.get("stores") or []
-    names = {each.get(key) for each in stores if isinstance(each, dict) for key in ("table", "stream")}
+    names = [each.get(key) for each in stores if isinstance(each, dict) for key in ("table", "stream")]
     if store is not None and store["table"] not in names:
         lines = [f"{name}: {yaml_text(value)}" for name, value in store.items()]
         changed = changed and _added(changed, "stores", lines)
