@@ -6,6 +6,7 @@ from tailrace.errors import FatalError, RejectedError
 
 __all__ = [
     "HostRefusedError",
+    "LogTrimmedError",
     "MissingParameterError",
     "MissingValueError",
     "NoRunError",
@@ -43,6 +44,14 @@ class HostRefusedError(RejectedError):
     def __init__(self, op: str, reason: str) -> None:
         self.op, self.reason = op, reason
         super().__init__(f"{op}: {reason}")
+
+
+class LogTrimmedError(HostRefusedError):
+    """Records that were asked for are not in the log any more; what they said is in a snapshot."""
+
+    def __init__(self, reason: str, start: int) -> None:
+        self.start = start
+        super().__init__("scan", reason)
 
 
 class HostConfusedError(FatalError):

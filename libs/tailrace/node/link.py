@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
-from tailrace.node.errors import HostConfusedError, HostRefusedError
+from tailrace.node.errors import HostConfusedError, HostRefusedError, LogTrimmedError
 from tailrace.tables.messages import Messages
 
 __all__ = ["HostChannel", "HostLink", "HostMessages", "Ticket"]
@@ -38,10 +38,13 @@ class Ticket:
 
         Raises:
             HostRefusedError: rejected; the host says why it cannot answer.
+            LogTrimmedError: rejected; it cannot because the log begins later now.
         """
         self._link.settle(self)
         assert self._answer is not None
         header, payload = self._answer
+        if "trimmed" in header:
+            raise LogTrimmedError(str(header["error"]), header["trimmed"])
         if header.get("error"):
             raise HostRefusedError(self._op, str(header["error"]))
         return header, payload

@@ -10,12 +10,18 @@ Host to worker:
 
 Worker to host. Requests are answered by one `reply`, in order; the others are not answered:
 
-    view     {table}: request -> {view: VersionView.to_json() | null, cut}: the active version as of the run's cut
+    view     {table}: request -> {view: VersionView.to_json() | null, cut, log_start}: the active version as of the run's
+             cut; what lies before `log_start` is not in the log any more
     view     {table, version}: the same for a version by name
     versions {table}: request -> {versions: [VersionView.to_json()...], active: name | null}
+    snapshot {table, version}: request -> {snapshot: Snapshot.to_json() | null, folder, before, log_start}: where the
+             version's rows before the cut begin: in the files of a snapshot, below `folder` on this machine (`before`: only
+             rows with a lesser id, null: all), or where it is null, all in the log. Asked when rows are really read;
+             `stream: true` as in `scan`
     scan     {table, start, stop, records_max}: request -> {offsets, ts_ms, sizes, next} + payload: `Messages`, and where
              the next scan goes on (`next == stop`: that was all). A worker may have asked for the next batch before it
-             uses the last one. `stream: true` says that a stream hands the rows out
+             uses the last one. `stream: true` says that a stream hands the rows out. An error with `trimmed` says where
+             the log begins now: what lies before is in a snapshot
     write    {table, sizes} + payload: messages for a table's topic, joined by commas as in `Messages`. Settled rows
              only: what a rollback could still take back stays in the worker
     commit   {progress}: request -> {cuts: {table: offset}, part}: commits what was written so far with this progress

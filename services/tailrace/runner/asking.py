@@ -10,6 +10,7 @@ from tailrace.engine import StartRun
 from tailrace.errors import RejectedError
 from tailrace.node.protocol import RunOrder, StoreRef
 from tailrace.runner.runs import Desk, Link, ProtocolError, Run, Tails
+from tailrace.runner.tails import Pin
 from tailrace.runner.workers import Worker
 
 __all__ = ["AskError", "ask"]
@@ -41,11 +42,19 @@ def question(graph: str, kind: str, stores: list[StoreRef], staging: str, argume
 
 
 async def ask(
-    order: RunOrder, tails: Tails, hire: Callable[[], Awaitable[tuple[Worker, Link]]], now_ms: int
+    order: RunOrder,
+    tails: Tails,
+    hire: Callable[[], Awaitable[tuple[Worker, Link]]],
+    now_ms: int,
+    pinned: Mapping[str, Pin],
 ) -> AsyncIterator[bytes]:
-    """Have a worker answer; yields the pieces of the answer. Raises `AskError` with what the worker says went wrong."""
+    """Have a worker answer; yields the pieces of the answer. Raises `AskError` with what the worker says went wrong.
+
+    Args:
+        pinned: tables that are read as of these cuts; all others as they are when they are asked for.
+    """
     start = StartRun(slot=order.node, run=0, reasons=(), rows_max=0, share_ms=0)
-    run = Run(order.node, start, order, now_ms, {}, {})
+    run = Run(order.node, start, order, now_ms, {}, dict(pinned))
     pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=PIECES_MAX)
     desk = Desk(run, tails, _nothing, _nothing, lambda key, payload: None, pieces.put)
     worker, link = await hire()

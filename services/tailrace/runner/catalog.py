@@ -1,21 +1,31 @@
-"""The Tables that a host knows: their topics, their tails, and the indexes that spare a start the folding."""
+"""The Tables that a host knows: their topics, their tails, the indexes that spare a start the folding, and what of
+their past lies in the lake."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeAlias
 
 import orjson
 
 from tailrace.errors import RejectedError
-from tailrace.log import Log, NewRecord, Partition, TopicInfo, TopicSpec
+from tailrace.log import Batch, Log, NewRecord, Offset, OffsetGapError, Partition, TopicInfo, TopicSpec, scan
 from tailrace.runner.deployment import Deployment
+from tailrace.runner.indexes import AppIndex
+from tailrace.runner.past import Held, PastGoneError, hold
 from tailrace.runner.settings import RunnerSettings
-from tailrace.runner.slots import newest
 from tailrace.runner.tails import CallLog, Pin, TableTail
-from tailrace.tables import TableFold, VersionView
+from tailrace.tables import IdMaker, Snapshot, TableFold, VersionView
 
-__all__ = ["Catalog", "UnknownTableError"]
+__all__ = ["Catalog", "FetchSnapshot", "UnknownTableError"]
+
+FetchSnapshot: TypeAlias = Callable[[Snapshot], Path]
+"""Gives the local folder that holds a snapshot's files: in a lake on this machine its own folder, else a copy of those
+that are named. Called in a thread; raises an error of the four families where the files cannot be had."""
 
 
 class UnknownTableError(RejectedError):
@@ -32,26 +42,39 @@ class Catalog:
     Args:
         deployments: the host's own, which it replaces at each deploy.
         call: runs a call of the log off the event loop.
+        fetch: brings a snapshot's files here; without it nothing is read from a lake.
     """
 
     def __init__(
-        self, log: Log, settings: RunnerSettings, deployments: Callable[[], Mapping[str, Deployment]], call: CallLog
+        self,
+        log: Log,
+        settings: RunnerSettings,
+        deployments: Callable[[], Mapping[str, Deployment]],
+        call: CallLog,
+        fetch: FetchSnapshot | None = None,
     ) -> None:
         self._log = log
         self._settings = settings
         self._deployments = deployments
         self._call = call
+        self._fetch = fetch
         self._infos: dict[str, TopicInfo] = {}
         self._tails: dict[str, TableTail] = {}
-        self._indexed: dict[str, Any] = {}
+        self._indexes: dict[str, AppIndex] = {}
+        self._following = asyncio.Lock()
 
     def __getitem__(self, topic: str) -> TableTail:
         """The table's tail; its topic is known already."""
         tail = self._tails.get(topic)
         if tail is None:
+            saved_fold = partial(self._saved_fold, topic)
             tail = self._tails[topic] = TableTail(
-                self._log, self._infos[topic], self._name(topic), self._settings, self._call
+                self._log, self._infos[topic], self._name(topic), self._settings, self._call, saved_fold
             )
+            index = self._index_of(topic)
+            fold = index.fold(topic, self.born_ms(topic)) if index is not None else None
+            if fold is not None:
+                tail.fold = fold
         return tail
 
     @property
@@ -103,38 +126,159 @@ class Catalog:
         pin = await self.look(topic)
         return await self[topic].views(pin.cut)
 
-    # -- indexes: caches of folds, each as of a position ----------------------------------------------------------
+    # -- indexes: caches of folds, each as of a position, and the newest snapshots ---------------------------------
+
+    def _index_of(self, topic: str) -> AppIndex | None:
+        """The index of the app that the table is of, its dead letters too."""
+        for deployment in self._deployments().values():
+            if topic in deployment.tables or topic.removesuffix("-dead") in deployment.tables:
+                return self._indexes.get(deployment.index_topic)
+        return None
+
+    async def follow(self, index_topic: str) -> None:
+        """Read what is new in an app's index topic, up to an end that hides nothing."""
+        async with self._following:
+            index = self._indexes.setdefault(index_topic, AppIndex())
+            told: set[str] = await self._call(lambda: self._read_on(index, Partition(index_topic)))
+        for topic in told:
+            if topic in self._tails:
+                self._tails[topic].trimmed()  # a log is trimmed behind its snapshots
+
+    def _read_on(self, index: AppIndex, partition: Partition) -> set[str]:
+        start = index.position if index.position is not None else self._log.starts([partition])[partition]
+        told: set[str] = set()
+        for batch in scan(self._log, partition, start, self._log.settled_ends([partition])[partition]):
+            told |= index.take(batch.records, batch.next)
+        return told
 
     async def load_indexes(self) -> None:
         """Begin the folds of deployed tables where their indexes are."""
         for deployment in self._deployments().values():
-            partition = Partition(deployment.index_topic)
-            index: dict[bytes, bytes | None] = await self._call(lambda p=partition: self._read_index(p))  # type: ignore[misc]
-            for key, value in index.items():
-                topic = key.decode()
-                if topic in deployment.tables and topic not in self._tails and value is not None:
-                    data = orjson.loads(value)
-                    if data.get("born_ms") == self._infos[topic].born_ms:
-                        self[topic].fold = TableFold.from_json(data)
-                        self._indexed[topic] = data["position"]
+            await self.follow(deployment.index_topic)
 
-    def _read_index(self, partition: Partition) -> dict[bytes, bytes | None]:
-        return newest(self._log, partition, self._log.settled_ends([partition])[partition])
+    async def _saved_fold(self, topic: str) -> TableFold | None:
+        """The fold of the table that came furthest, as the index says now."""
+        for deployment in self._deployments().values():
+            if topic in deployment.tables or topic.removesuffix("-dead") in deployment.tables:
+                await self.follow(deployment.index_topic)
+        index = self._index_of(topic)
+        return index.fold(topic, self.born_ms(topic)) if index is not None else None
 
     async def save_index(self, topic: str, *, every_offsets: int = 1) -> None:
-        """Write the table's fold down, if it moved on by `every_offsets` since it was last written."""
-        tail = self._tails[topic]
-        if tail.fold.position - self._indexed.get(topic, 0) < every_offsets:
-            return
+        """Write the table's fold down, if it is further by `every_offsets` than what is written."""
+        tail, index = self._tails[topic], self._index_of(topic)
         deployment = next((d for d in self._deployments().values() if topic in d.tables), None)
-        if deployment is None:
+        if index is None or deployment is None:
+            return
+        if tail.fold.position - index.fold_position(topic, self.born_ms(topic)) < every_offsets:
             return
         data = await tail.saved()
         record = NewRecord(orjson.dumps(data), topic.encode())
         await self._call(lambda: self._log.append(Partition(deployment.index_topic), [record]))
-        self._indexed[topic] = data["position"]
+        await self.follow(deployment.index_topic)
 
     async def save_indexes(self) -> None:
         """Write down the folds that have moved on."""
         for topic in list(self._tails):
             await self.save_index(topic)
+
+    # -- the lake --------------------------------------------------------------------------------------------------
+
+    def snapshots(self, topic: str, view: VersionView | None) -> tuple[Snapshot, ...]:
+        """The newest snapshots of a version, by position."""
+        index = self._index_of(topic)
+        if view is None or index is None or self._fetch is None:
+            return ()
+        return index.snapshots(topic, self.born_ms(topic), view.name)
+
+    async def catch_up(self, topic: str) -> None:
+        """Fold a table whose log was trimmed up to its newest snapshot: no cut before that can be read."""
+        tail, index = self[topic], self._index_of(topic)
+        if index is not None and await tail.start():
+            newest = index.newest_position(topic, self.born_ms(topic))
+            if tail.fold.position < newest:
+                await tail.advance(until=newest)
+
+    async def held(
+        self, topic: str, view: VersionView | None, cut: int, known: Sequence[Snapshot] | None = None
+    ) -> Held:
+        """Where a version's rows before `cut` are, by the snapshots `known` (None: of now).
+
+        Raises `PastGoneError` (rejected)."""
+        tail = self[topic]
+        start = await tail.start()
+        known = self.snapshots(topic, view) if known is None else known
+        if view is None or self._fetch is None:
+            return Held(None, None, start)
+        ids = IdMaker(topic, self.born_ms(topic))
+        deletes = next((each.deletes for each in await tail.views(1 << 62) if each.name == view.name), ())
+        try:
+            return hold(tail.table, view, cut, start, known, deletes, ids)
+        except PastGoneError as error:
+            raise PastGoneError(error.table, cut, error.oldest, await self._moment(topic, error.oldest)) from None
+
+    async def pin_at(self, topic: str, cut: int) -> Pin:
+        """A table as of an earlier position. Raises `PastGoneError` (rejected) where nobody knows how it was."""
+        tail = self[topic]
+        if tail.fold.position < cut:
+            await tail.advance(until=cut, settled=True)
+        cut = min(cut, tail.fold.position)
+        views = await tail.views(1 << 62)
+        then = [view.before(cut) for view in views if view.segments[0][0] < cut]
+        active = next((view for view in then if view.segments[-1][1] == cut), None)
+        truncated = next((v for v in views if v.schemas and v.schemas[0][0] < cut <= v.segments[0][0]), None)
+        if (
+            active is None and truncated is not None
+        ):  # it was active then perhaps, and its fold has forgotten how it was
+            if await tail.start() > 0:
+                oldest = truncated.segments[0][0] + 1
+                raise PastGoneError(tail.table, cut, oldest, await self._moment(topic, oldest))
+            active = await self._call(lambda: self._fold_again(tail, cut))
+        return Pin(cut, active)
+
+    def _fold_again(self, tail: TableTail, cut: int) -> VersionView | None:
+        fold = TableFold(tail.table)
+        for batch in scan(self._log, tail.partition, Offset(0), Offset(cut)):
+            fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
+        return fold.view(cut)
+
+    async def position_at(self, topic: str, at_ms: int) -> int:
+        """The offset before which lies what the log had taken at a moment, that moment included.
+
+        Times of a log grow with its offsets; where they do not quite, any answer between is as good.
+        """
+        partition = Partition(topic)
+        low = int((await self._call(lambda: self._log.starts([partition])))[partition])
+        high = int((await self._call(lambda: self._log.settled_ends([partition])))[partition])
+        return int(await self._call(lambda: self._first_after(partition, low, high, at_ms)))
+
+    def _first_after(self, partition: Partition, low: int, high: int, at_ms: int) -> int:
+        while low < high:
+            middle = (low + high) // 2
+            found = self._log.read(partition, Offset(middle), stop=Offset(high), records_max=1).records
+            if not found or found[0].ts_ms > at_ms:
+                high = middle
+            else:
+                low = found[0].offset + 1
+        return low
+
+    async def _moment(self, topic: str, offset: int) -> str:
+        """When the log took the record before an offset, in words; nothing where it is not there any more."""
+        partition = Partition(topic)
+        try:
+            batch: Batch = await self._call(
+                lambda: self._log.read(partition, Offset(max(offset - 1, 0)), stop=Offset(offset + 100), records_max=1)
+            )
+        except OffsetGapError:
+            return ""
+        return (
+            datetime.fromtimestamp(batch.records[0].ts_ms / 1000, UTC).isoformat(" ", "seconds")
+            if batch.records
+            else ""
+        )
+
+    async def folder(self, snapshot: Snapshot) -> Path:
+        """The local folder of a snapshot's files."""
+        assert self._fetch is not None, "no snapshot without a lake"
+        fetch = self._fetch
+        return await asyncio.to_thread(fetch, snapshot)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from tailrace.log import Batch, NewRecord
+from tailrace.log import Batch, NewRecord, Offset
 from tailrace.node.protocol import DeadLetter
-from tailrace.runner.tails import Pin, TableTail, sendable
-from tailrace.tables import IdMaker, Messages, StagedFiles, VersionReader, VersionView, parse_id, rows_message
+from tailrace.node.snapshots import open_snapshot
+from tailrace.runner.tails import Pin, sendable
+from tailrace.tables import IdMaker, Messages, StagedFiles, VersionReader, parse_id, rows_message
+
+if TYPE_CHECKING:
+    from tailrace.runner.runs import Tails
 
 __all__ = ["DEAD_LETTER_FIELDS", "InHand", "dead_letter_record", "record_in_hand"]
 
@@ -68,26 +72,38 @@ class _OneBatch:
         yield Messages(header["offsets"], header["ts_ms"], header["sizes"], payload)
 
 
-async def record_in_hand(tail: TableTail, pin: Pin, place: tuple[int, int], staging: Path) -> InHand | None:
+async def record_in_hand(tails: Tails, table: str, pin: Pin, place: tuple[int, int], staging: Path) -> InHand | None:
     """The first row of a stream at or after `place`; None where the cut holds none."""
     view = pin.view
     if view is None:
         return None
+    tail = tails[table]
+    ids = IdMaker(tail.info.name, tail.info.born_ms)
+    files = StagedFiles(staging)
     at = max(place[0], min(start for start, _ in view.segments))
+    start = await tail.start()
+    if at < start:
+        held = await tails.held(table, view, pin.cut)
+        if held.snapshot is not None:
+            past = open_snapshot(held.snapshot, await tails.folder(held.snapshot), held.before)
+            nothing = _OneBatch(Batch([], Offset(start)))
+            begins: Any = {"snapshot": past, "log_start": start}
+            reader = VersionReader(view, ids, nothing, files, **begins)
+            found = await asyncio.to_thread(_first_row, table, reader, place)
+            if found is not None:
+                return found
+            at = max(at, held.snapshot.position)
     while at < pin.cut:
         batch = await tail.scan(at, pin.cut, 200)
-        found = await asyncio.to_thread(_first_row, tail, view, batch, place, staging)
+        reader = VersionReader(view, ids, _OneBatch(batch), files)
+        found = await asyncio.to_thread(_first_row, table, reader, place)
         if found is not None or batch.next <= at:
             return found
         at = batch.next
     return None
 
 
-def _first_row(
-    tail: TableTail, view: VersionView, batch: Batch, place: tuple[int, int], staging: Path
-) -> InHand | None:
-    ids = IdMaker(tail.info.name, tail.info.born_ms)
-    reader = VersionReader(view, ids, _OneBatch(batch), StagedFiles(staging))
+def _first_row(table: str, reader: VersionReader, place: tuple[int, int]) -> InHand | None:
     for rows in reader.stream(*place):
         row, after = rows.rows[0], rows.places[0]
         at = (after[0], after[1] - 1) if after[1] else (after[0] - 1, 0)
@@ -95,5 +111,5 @@ def _first_row(
         if isinstance(id_text, str):
             named = parse_id(id_text)
             at = (named.offset, named.row)
-        return InHand(tail.info.name, at, after, orjson.loads(orjson.dumps(row, default=str)))
+        return InHand(table, at, after, orjson.loads(orjson.dumps(row, default=str)))
     return None

@@ -56,7 +56,7 @@ from tailrace.errors import RejectedError, RetriableError, TailraceError
 from tailrace.log import FencedError, Log, NewRecord, Offset, OffsetRange, OutcomeUnknownError, Partition, scan
 from tailrace.node.protocol import Outcome, RunOrder
 from tailrace.runner.asking import ask, question
-from tailrace.runner.catalog import Catalog
+from tailrace.runner.catalog import Catalog, FetchSnapshot
 from tailrace.runner.deadletters import record_in_hand
 from tailrace.runner.deployment import Deployment, dead_letters_ref, resolve_parameters, slot_name, store_ref
 from tailrace.runner.journal import Journal, LogLine, RunEntry
@@ -95,6 +95,7 @@ class Host:
         data_dir: folder for staged files and the workers' own.
         respond: called with (key, payload) when a node answers a webhook's request.
         failed: called once when the host must stop: another host has taken over, or a bug of ours.
+        fetch: brings the files of a snapshot to this machine; without it nothing is read from a lake.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Host:
         settings: RunnerSettings | None = None,
         respond: Callable[[str, Any], None] = lambda key, payload: None,
         failed: Callable[[BaseException], None] = lambda error: None,
+        fetch: FetchSnapshot | None = None,
     ) -> None:
         self.log = log
         self.settings = settings or RunnerSettings()
@@ -129,7 +131,7 @@ class Host:
         self._slots: dict[str, Slot] = {}
         self._unclaimed: dict[str, SlotState] = {}
         """What nodes that are not deployed now remember."""
-        self._catalog = Catalog(log, self.settings, lambda: self.deployments, self._call)
+        self._catalog = Catalog(log, self.settings, lambda: self.deployments, self._call, fetch)
         self._shards = Shards(log, self.settings.shards, self._staging, runtime.probe, self._call, self._threads)
         self._readers: dict[str, set[str]] = {}
         self._behind: set[str] = set()
@@ -190,6 +192,7 @@ class Host:
         )
         self._watch.add([Partition(table) for table in self._readers])
         self._watch.add([Partition(deployment.triggers_topic) for deployment in deployments])
+        self._watch.add([Partition(deployment.index_topic) for deployment in deployments])
 
     async def stop(self) -> None:
         """Start nothing new, let runs end for a moment, commit what ended, and let go of everything."""
@@ -314,7 +317,12 @@ class Host:
             self._again.add(topic)
             return
         self._caught_up.discard(topic)
-        work = self._read_news(topic) if topic in self._readers else self._read_triggers(topic)
+        if topic in self._readers:
+            work = self._read_news(topic)
+        elif any(topic == deployment.index_topic for deployment in self.deployments.values()):
+            work = self._catalog.follow(topic)
+        else:
+            work = self._read_triggers(topic)
         task = self._refreshing[topic] = self._spawn(work)
         task.add_done_callback(lambda _: self._refreshed(topic))
 
@@ -442,6 +450,7 @@ class Host:
         asked_for = "trigger" in start.reasons  # whoever asked may have seen what others committed a moment ago
         for table in node.spec.reads:
             tail = self._catalog[table]
+            await self._catalog.catch_up(table)
             fresh = waits_for_news and table in self._caught_up
             if table in record.streamed:
                 place = head.places.get(table, (0, 0))[0]
@@ -481,7 +490,8 @@ class Host:
             staging=str(self._staging),
             stage=stage,
         )
-        run = Run(slot.name, start, order, self._now(), pins, dict(pins))
+        known = {table: self._catalog.snapshots(table, pin.view) for table, pin in pins.items()}
+        run = Run(slot.name, start, order, self._now(), pins, dict(pins), known)
         slot.runs[number] = slot.current = run
         self._look_again(slot)  # reads ahead while the worker is at work
         self._runtime.probe.reached("run-begun")
@@ -498,7 +508,7 @@ class Host:
         for table in sorted(run.streamed):
             place = places.get(table, (0, 0))
             with contextlib.suppress(RejectedError):  # one that nobody can read is not told from none
-                run.in_hand = await record_in_hand(self._catalog[table], run.pins[table], place, self._staging)
+                run.in_hand = await record_in_hand(self._catalog, table, run.pins[table], place, self._staging)
             if run.in_hand is not None:
                 break
         return outcome_of_death(run, places, run.in_hand, reason, duration_ms)
@@ -649,18 +659,29 @@ class Host:
         """The table's versions, oldest first. Raises `UnknownTableError` (rejected)."""
         return await self._catalog.versions(topic)
 
-    async def ask(self, graph: str, kind: str, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
+    async def ask(
+        self, graph: str, kind: str, arguments: Mapping[str, Any], *, at: Mapping[str, int] | None = None
+    ) -> AsyncIterator[bytes]:
         """Have a worker answer a `query` or `read` order; yields the pieces of the answer.
 
-        Raises `AskError` (rejected) with what the worker says went wrong.
+        Args:
+            at: by topic, the position as of which a table is read; those that are missing, as they are now.
+
+        Raises:
+            AskError: rejected; with what the worker says went wrong.
+            PastGoneError: rejected; how a table was then is known to nobody any more.
         """
+        pinned = {}
+        for topic, cut in (at or {}).items():
+            if await self._catalog.know(topic):
+                pinned[topic] = await self._catalog.pin_at(topic, cut)
         stores = []
         for table in self.deployments[graph].tables.values():
             stores.append(store_ref(table, self._catalog.born_ms(table.topic)))
             if await self._catalog.know(table.dead_letters):
                 stores.append(dead_letters_ref(table, self._catalog.born_ms(table.dead_letters)))
         order = question(graph, kind, stores, str(self._staging), arguments)
-        async for piece in ask(order, self._catalog, self._hire, self._now()):
+        async for piece in ask(order, self._catalog, self._hire, self._now(), pinned):
             yield piece
 
     async def _hire(self) -> tuple[Worker, Link]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import orjson
 
 from tailrace.engine import RunOutcome, StartRun
-from tailrace.errors import RejectedError
-from tailrace.log import NewRecord
+from tailrace.errors import RejectedError, TailraceError
+from tailrace.log import NewRecord, OffsetGapError
 from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
 from tailrace.runner.deadletters import InHand
 from tailrace.runner.journal import RunEntry
+from tailrace.runner.past import Held
 from tailrace.runner.tails import Pin, TableTail, sendable
+from tailrace.tables import Snapshot, VersionView
 
 __all__ = ["Desk", "Link", "Piece", "ProtocolError", "Run", "TooLargeError", "Write", "check_sizes"]
 
@@ -82,6 +85,8 @@ class Run:
     pins: dict[str, Pin]
     pinned: dict[str, Pin] = field(default_factory=dict)
     """What it reads now: `pins`, and tables that were looked at later or written by a commit of its own."""
+    snapshots: dict[str, tuple[Snapshot, ...]] = field(default_factory=dict)
+    """Of the versions it reads, as they were known when the table was pinned: they lie before its cut."""
     writes: list[Write] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     part: int = 0
@@ -109,9 +114,23 @@ class Run:
 
 
 class Tails(Protocol):
-    """The host's table tails."""
+    """The host's table tails, and what lies before them."""
 
     def __getitem__(self, topic: str) -> TableTail: ...
+
+    def snapshots(self, topic: str, view: VersionView | None) -> tuple[Snapshot, ...]:
+        """The newest snapshots of a version, by position."""
+        ...
+
+    async def held(
+        self, topic: str, view: VersionView | None, cut: int, known: Sequence[Snapshot] | None = None
+    ) -> Held:
+        """Where a version's rows before `cut` are, by the snapshots `known` (None: of now)."""
+        ...
+
+    async def folder(self, snapshot: Snapshot) -> Path:
+        """The local folder of a snapshot's files."""
+        ...
 
 
 class Desk:
@@ -154,11 +173,12 @@ class Desk:
                 self._write(header, payload)
             case "view":
                 pin = await self._pin(header["table"])
-                view = pin.view
-                if "version" in header and (view is None or view.name != header["version"]):
-                    views = await self._tail(header["table"]).views(pin.cut)
-                    view = next((one for one in views if one.name == header["version"]), None)
-                return {"op": "reply", "view": view.to_json() if view else None, "cut": pin.cut}, b""
+                view = await self._view(header, pin)
+                start = await self._tail(header["table"]).start()
+                json = view.to_json() if view else None
+                return {"op": "reply", "view": json, "cut": pin.cut, "log_start": start}, b""
+            case "snapshot":
+                return await self._snapshot(header), b""
             case "versions":
                 pin = await self._pin(header["table"])
                 views = await self._tail(header["table"]).views(pin.cut)
@@ -188,7 +208,31 @@ class Desk:
             await self._settle()  # a table that the node wrote moments ago shows what it wrote
             await tail.advance(settled=True)
             pin = self._run.pinned[table] = await tail.pin()
+            self._run.snapshots[table] = self._tails.snapshots(table, pin.view)
         return pin
+
+    async def _view(self, header: dict[str, Any], pin: Pin) -> VersionView | None:
+        """The version that is named, else the active one."""
+        if "version" not in header or (pin.view is not None and pin.view.name == header["version"]):
+            return pin.view
+        views = await self._tail(header["table"]).views(pin.cut)
+        return next((one for one in views if one.name == header["version"]), None)
+
+    async def _snapshot(self, header: dict[str, Any]) -> dict[str, Any]:
+        table = header["table"]
+        pin = await self._pin(table)
+        if header.get("stream"):
+            self._run.streamed.add(table)
+        try:
+            view = await self._view(header, pin)
+            known = self._run.snapshots.get(table) if view is pin.view else None
+            held = await self._tails.held(table, view, pin.cut, known)
+            snapshot = held.snapshot
+            folder = str(await self._tails.folder(snapshot)) if snapshot is not None else ""
+        except TailraceError as error:
+            return {"op": "reply", "error": str(error)}
+        json = snapshot.to_json() if snapshot is not None else None
+        return {"op": "reply", "snapshot": json, "folder": folder, "before": held.before, "log_start": held.log_start}
 
     async def _scan(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         table = header["table"]
@@ -196,7 +240,10 @@ class Desk:
         if header.get("stream"):
             self._run.streamed.add(table)
         stop = min(int(header["stop"]), pin.cut)
-        batch = await self._tail(table).scan(int(header["start"]), stop, int(header.get("records_max", 5_000)))
+        try:
+            batch = await self._tail(table).scan(int(header["start"]), stop, int(header.get("records_max", 5_000)))
+        except OffsetGapError as error:
+            return {"op": "reply", "error": str(error), "trimmed": int(error.start)}, b""
         reply, data = sendable(batch.records)
         return {"op": "reply", **reply, "next": int(batch.next)}, data
 
@@ -227,7 +274,8 @@ class Desk:
         for table in wrote:
             if table in run.pinned:
                 await self._tails[table].advance(settled=True)
-                run.pinned[table] = await self._tails[table].pin()
+                pin = run.pinned[table] = await self._tails[table].pin()
+                run.snapshots[table] = self._tails.snapshots(table, pin.view)
         cuts = {table: run.pinned[table].cut for table in wrote if table in run.pinned}
         return {"op": "reply", "cuts": cuts, "part": run.part}, b""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from bisect import bisect_left
 from collections import deque
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
-from tailrace.log import Batch, Log, Offset, Partition, Record, TopicInfo
+from tailrace.log import Batch, Log, Offset, OffsetGapError, Partition, Record, TopicInfo
 from tailrace.runner.settings import RunnerSettings
 from tailrace.tables import TableFold, VersionView
 
@@ -20,6 +21,10 @@ __all__ = ["CallLog", "Pin", "TableTail", "sendable"]
 CallLog: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a call of the log off the event loop, again and again while the log is away."""
 
+SavedFold: TypeAlias = Callable[[], Awaitable[TableFold | None]]
+"""Gives the fold of the table that others have brought furthest, None where there is none."""
+
+_log = logging.getLogger(__name__)
 
 _ASIDE_MAX = 4
 """Answers of the log (each of `scan_bytes_max`) that are kept for streams that are far behind."""
@@ -42,9 +47,20 @@ class _Piece:
 
 
 class TableTail:
-    """The fold of one table's topic, moved on as its log grows, with the newest records kept for streams."""
+    """The fold of one table's topic, moved on as its log grows, with the newest records kept for streams.
 
-    def __init__(self, log: Log, info: TopicInfo, table: str, settings: RunnerSettings, call: CallLog) -> None:
+    Where the log's start lies past the fold, the fold goes on from one that others have saved.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        info: TopicInfo,
+        table: str,
+        settings: RunnerSettings,
+        call: CallLog,
+        saved_fold: SavedFold | None = None,
+    ) -> None:
         self.info = info
         self.table = table
         self.partition = Partition(info.name, 0)
@@ -52,6 +68,8 @@ class TableTail:
         self._log = log
         self._settings = settings
         self._call = call
+        self._saved_fold = saved_fold
+        self._start: int | None = None
         self._lock = asyncio.Lock()
         self._folding = threading.Lock()
         """Held while the fold changes: a step goes on in its thread when whoever waits for it is cancelled."""
@@ -77,10 +95,41 @@ class TableTail:
         return ends[self.partition]
 
     async def _advance(self, end: int | None) -> tuple[int, bool]:
-        step: tuple[int, int, Batch] = await self._call(lambda: self._step(end))
-        known_end, start, batch = step
-        self._keep(start, batch)
-        return known_end, batch.next > start
+        while True:
+            try:
+                step: tuple[int, int, Batch] = await self._call(lambda: self._step(end))
+            except OffsetGapError as gap:
+                await self._leap(gap.start)
+                continue
+            known_end, start, batch = step
+            self._keep(start, batch)
+            return known_end, batch.next > start
+
+    async def _leap(self, start: int) -> None:
+        """The log begins past the fold: go on from the saved fold, which holds what was trimmed."""
+        fold = await self._saved_fold() if self._saved_fold is not None else None
+        with self._folding:
+            if fold is None or fold.position < self.fold.position:
+                fold = self.fold
+            if fold.position < start:
+                _log.error(
+                    "table %r: the log of %s begins at %d, and what its records from %d on said is known to nobody here; "
+                    "`tailrace rebuild` finds it in the lake. The table goes on with what the log has",
+                    *(self.table, self.info.name, start, fold.position),
+                )
+                fold.position = start
+            self.fold, self._pin, self._start = fold, None, start
+
+    async def start(self) -> int:
+        """The first offset that was not trimmed; what lies before it is in the lake. May be behind by a moment."""
+        if self._start is None:
+            starts: dict[Partition, Offset] = await self._call(lambda: self._log.starts([self.partition]))
+            self._start = starts[self.partition]
+        return self._start
+
+    def trimmed(self) -> None:
+        """The log may begin later by now."""
+        self._start = None
 
     async def pin(self) -> Pin:
         """The table as of the fold's position; while the fold goes on, as of the last step that is through."""
@@ -113,14 +162,22 @@ class TableTail:
         return [view.before(cut) for view in views if view.segments[0][0] < cut]
 
     async def scan(self, start: int, stop: int, records_max: int) -> Batch:
-        """Committed records with `start <= offset < stop`, from memory where they are there."""
+        """Committed records with `start <= offset < stop`, from memory where they are there.
+
+        Raises:
+            OffsetGapError: rejected; some of them were trimmed.
+        """
         records_max = min(records_max, self._settings.scan_records_max)
         for pieces in (self._pieces, self._aside):
             for piece in pieces:
                 if piece.start <= start < piece.next:
                     return _cut(piece, start, stop, records_max)
         # More than is asked for now: a stream goes on where this ends, and asks for it soon.
-        batch: Batch = await self._call(lambda: self._read_now(start, max(stop, self.fold.position)))
+        try:
+            batch: Batch = await self._call(lambda: self._read_now(start, max(stop, self.fold.position)))
+        except OffsetGapError:
+            self.trimmed()
+            raise
         piece = _Piece(start, batch.records, batch.next, 0)
         if len(batch.records) > records_max or batch.next > stop:
             self._aside.append(piece)
