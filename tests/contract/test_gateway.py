@@ -16,9 +16,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from table_reading import fold_topic, reader_of
 
-from tailrace.gateway import Gateway, GatewaySettings, WebhookRoute
+from tailrace.gateway import Gateway, GatewaySettings, RateLimit, WebhookRoute
 from tailrace.log import Log, Partition, TopicSpec, open_log
-from tailrace.runtime import SYSTEM
+from tailrace.runtime import SYSTEM, ManualClock, Runtime
+from tailrace.tables import split_head
 
 ORDERS = Partition("shop.orders")
 ASKS = Partition("shop.asks")
@@ -63,9 +64,7 @@ async def door(log: Log) -> AsyncIterator[Door]:
             "asks": WebhookRoute(webhook="asks", topic=ASKS.topic, respond=True),
         }
     )
-    app = web.Application(client_max_size=SETTINGS.body_bytes_max + 1024)
-    gateway.add_to(app)
-    async with TestClient(TestServer(app)) as client:
+    async with TestClient(TestServer(gateway.new_app())) as client:
         yield Door(gateway, client, log)
 
 
@@ -111,7 +110,7 @@ async def test_posts_at_once_are_all_there(door: Door) -> None:
         (b"{", 400, "no JSON"),
         (b'{"a": NaN}', 400, "no JSON"),
         (b'{"a": 1} {"b": 2}', 400, "no JSON"),
-        (b"\xff\xfe", 400, "no JSON"),
+        (b"\xff\xfe", 400, "UTF-16"),
         (b'"\xed\xa0\x80"', 400, "no JSON"),
         (b"[" * 600 + b"]" * 600, 400, "nested deeper"),
         (b'{"a":' * 700 + b"1" + b"}" * 700, 400, "nested deeper"),
@@ -140,8 +139,10 @@ async def test_an_unknown_webhook_is_404(door: Door) -> None:
         ("application/json; charset=utf-8", 200),
         ("application/cloudevents+json", 200),
         ("text/json", 200),
+        ("application/json; charset=iso-8859-1", 200),
+        ("application/x-ndjson", 200),
         ("text/plain", 415),
-        ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=x", 415),
     ],
 )
 async def test_other_content_types_are_415(door: Door, kind: str, status: int) -> None:
@@ -167,12 +168,83 @@ async def test_a_log_that_is_away_is_503_with_retry_after(door: Door) -> None:
 
 
 async def test_a_compressed_body_counts_as_what_it_inflates_to(door: Door) -> None:
-    """aiohttp inflates; a bomb must not get past the limit."""
+    """A bomb must not get past the limit."""
     bomb = gzip.compress(b'"' + b"x" * 1_000_000 + b'"')
     status, _ = await door.post(bomb, Content_Encoding="gzip")
     assert status == 413
     assert (await door.post(gzip.compress(b'{"n": 1}'), Content_Encoding="gzip"))[0] == 200
     assert door.records() == [{"n": 1}]
+
+
+async def test_lines_are_a_row_each_in_one_message(door: Door) -> None:
+    """NDJSON is an array without its brackets."""
+    assert await door.post(b'{"n": 1}\r\n\n{"n":2}\n', Content_Type="application/x-ndjson") == (200, b"")
+    assert door.records() == [{"n": 1}, {"n": 2}]
+    assert len(door.log.read(ORDERS, door.log.starts([ORDERS])[ORDERS]).records) == 1
+
+
+async def test_a_form_is_one_row_of_texts(door: Door) -> None:
+    kind = "application/x-www-form-urlencoded"
+    assert await door.post(b"a=1&b=%C3%A9+x&a=2&c=", Content_Type=kind) == (200, b"")
+    assert door.records() == [{"a": ["1", "2"], "b": "é x", "c": ""}]
+
+
+async def test_a_body_that_does_not_come_is_408(log: Log) -> None:
+    """A sender that dribbles holds its connection for a bounded time."""
+    gateway = Gateway(log, runtime=SYSTEM, settings=GatewaySettings(body_timeout=timedelta(milliseconds=50)))
+    gateway.set_routes({"orders": WebhookRoute(webhook="orders", topic=ORDERS.topic)})
+    async with TestServer(gateway.new_app()) as server:
+        reader, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(b"POST /webhooks/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{")
+        assert b"408" in await reader.readline()
+        await reader.read()  # it ends
+        writer.close()
+
+
+async def test_bodies_take_no_more_memory_than_they_may(log: Log) -> None:
+    """What is over it is told to come later; what is in goes through, and room comes back."""
+    gateway = Gateway(log, runtime=SYSTEM, settings=GatewaySettings(bodies_bytes_max=100_000))
+    gateway.set_routes({"orders": WebhookRoute(webhook="orders", topic=ORDERS.topic)})
+    body = b'"' + b"x" * 60_000 + b'"'
+    async with TestClient(TestServer(gateway.new_app())) as client:
+        answers = await asyncio.gather(
+            *(
+                client.post("/webhooks/orders", data=body, headers={"Content-Type": "application/json"})
+                for _ in range(20)
+            )
+        )
+        found = [answer.status for answer in answers]
+        assert set(found) == {200, 503}
+        assert all("Retry-After" in answer.headers for answer in answers if answer.status == 503)
+        again = await client.post("/webhooks/orders", data=body, headers={"Content-Type": "application/json"})
+        assert again.status == 200
+    assert gateway.accepted == found.count(200) + 1
+
+
+async def test_posts_over_the_rate_limit_are_429(log: Log) -> None:
+    """The sender is told its limit and when to come back."""
+    clock = ManualClock()
+    gateway = Gateway(log, runtime=Runtime(clock=clock))
+    route = WebhookRoute(webhook="orders", topic=ORDERS.topic, rate_limit=RateLimit(2, 10))
+    gateway.set_routes({"orders": route})
+    async with TestClient(TestServer(gateway.new_app())) as client:
+        statuses = [(await client.post("/webhooks/orders", json=1)).status for _ in range(2)]
+        refused = await client.post("/webhooks/orders", json=1)
+        assert [*statuses, refused.status] == [200, 200, 429]
+        assert refused.headers["Retry-After"] == "6"
+        assert refused.headers["RateLimit"] == '"webhook";r=0;t=10'
+        assert refused.headers["RateLimit-Policy"] == '"webhook";q=2;w=10'
+        clock.advance_ms(5_000)
+        assert (await client.post("/webhooks/orders", json=1)).status == 200
+
+
+async def test_the_trace_of_a_request_stands_in_its_message(door: Door) -> None:
+    """W3C Trace Context; anything else under that name is passed over."""
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert await door.post(b"{}", traceparent=trace) == (200, b"")
+    assert await door.post(b"{}", traceparent="no trace") == (200, b"")
+    heads = [split_head(record.value) for record in door.log.read(ORDERS, door.log.starts([ORDERS])[ORDERS]).records]
+    assert [head.get("trace") for head in heads] == [trace, None]
 
 
 async def test_a_request_waits_for_its_answer(door: Door) -> None:

@@ -14,6 +14,7 @@ import signal
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -140,16 +141,16 @@ def plant(fault: str) -> None:
     elif fault == "ack before durable":
         gateway = gateway_module.Gateway
 
-        async def hasty(self: Any, route: Any, head: Any, values: Any, rows: Any) -> Any:
+        async def hasty(self: Any, *what: Any) -> None:
             async def later() -> None:
                 await asyncio.sleep(0.05)
-                await original_append(self, route, head, values, rows)
+                await store(self, *what)
 
-            self._late = [*getattr(self, "_late", [])[-500:], asyncio.ensure_future(later())]
-            return gateway_module.web.Response()
+            late.append(asyncio.ensure_future(later()))
 
-        original_append = gateway._append
-        gateway._append = hasty  # type: ignore[method-assign]
+        late: deque[asyncio.Future[None]] = deque(maxlen=500)
+        store = gateway._store
+        gateway._store = hasty  # type: ignore[method-assign]
     elif fault == "dead letter committed apart":
         commit = Shards.commit
 

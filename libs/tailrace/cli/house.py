@@ -160,8 +160,7 @@ class House:
     async def _serve(self, gateway: Gateway, host: Host) -> None:
         settings = self.settings
         token = secrets.token_urlsafe(32)
-        app = web.Application(client_max_size=settings.gateway.body_bytes_max + 1024)
-        gateway.add_to(app)
+        app = gateway.new_app()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         view = HostView(
             host, "", {"log": settings.shown_url, "data": str(settings.data_dir.resolve()), "pid": os.getpid()}

@@ -1,4 +1,4 @@
-"""`POST /webhooks/<id>`: one JSON value or an array of them, in the log before the 200 goes out.
+"""`POST /webhooks/<id>`: JSON values, in the log before the 200 goes out.
 
 Steps of a post, and what a crash after each leaves:
 
@@ -10,14 +10,22 @@ Steps of a post, and what a crash after each leaves:
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tailrace.errors import AbortableError, RejectedError, RetriableError
+from tailrace.gateway.access import AccessLog
+from tailrace.gateway.bodies import Posted, decode, inflate
+from tailrace.gateway.limits import Bucket, Room
+from tailrace.gateway.metrics import Metrics, WebhookCounts
+from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import WebhookRoute
 from tailrace.gateway.settings import GatewaySettings
 from tailrace.log import Appender, Log, NewRecord, Partition
@@ -26,34 +34,84 @@ from tailrace.tables import webhook_message
 
 __all__ = ["Gateway"]
 
+_TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.{0,200})?").fullmatch
+"""W3C Trace Context, `traceparent`."""
 
-class BadBodyError(RejectedError):
-    """A body that cannot be taken, with the HTTP status that says so."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        self.status, self.reason = status, reason
-        super().__init__(reason)
+_HEADERS_MAX = 100
+_HEADER_BYTES_MAX = 8190
 
 
 class Gateway:
     """Takes posts into the log. `routes` may be changed while it runs."""
 
-    def __init__(self, log: Log, *, runtime: Runtime, settings: GatewaySettings | None = None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        *,
+        runtime: Runtime,
+        settings: GatewaySettings | None = None,
+        access: AccessLog | None = None,
+    ) -> None:
         self._log = log
         self._runtime = runtime
         self._settings = settings or GatewaySettings()
+        self._access = access
         self._routes: Mapping[str, WebhookRoute] = {}
+        self._buckets: dict[str, Bucket] = {}
         self._appender: Appender | None = None
         self._answers: dict[str, asyncio.Future[Any]] = {}
-        self.accepted = 0
+        self._room = Room(self._settings.bodies_bytes_max)
+        self._appends = 0
+        self.metrics = Metrics(
+            {
+                "appends_waiting": (lambda: self._appends, "Posts that wait for the log."),
+                "answers_waiting": (lambda: len(self._answers), "Requests that wait for a node's answer."),
+                "bodies_bytes": (lambda: self._room.taken, "Bytes of bodies in memory."),
+            }
+        )
+
+    @property
+    def settings(self) -> GatewaySettings:
+        return self._settings
+
+    @property
+    def accepted(self) -> int:
         """Posts that got their 200."""
+        return sum(counts.accepted for counts in self.metrics.webhooks.values())
 
     def set_routes(self, routes: Mapping[str, WebhookRoute]) -> None:
-        """These are the webhooks from now on, by the id in their URL."""
-        self._routes = dict(routes)
+        """These are the webhooks from now on, by the id in their URL. A limit that stays the same goes on counting."""
+        now_s = self._runtime.clock.monotonic_s()
+        buckets: dict[str, Bucket] = {}
+        for name, route in routes.items():
+            if route.rate_limit is not None:
+                old = self._buckets.get(name)
+                same = old is not None and old.limit == route.rate_limit
+                buckets[name] = old if old is not None and same else Bucket(route.rate_limit, now_s)
+        self._routes, self._buckets = dict(routes), buckets
+
+    def new_app(self) -> web.Application:
+        """An application with the gateway's routes, made for bodies as the settings allow them.
+
+        It hands compressed bodies on as they came: signatures are over these bytes, and inflating is ours to bound.
+        """
+        app = web.Application(
+            client_max_size=self._settings.body_bytes_max,
+            handler_args={
+                "auto_decompress": False,
+                "keepalive_timeout": self._settings.idle_timeout.total_seconds(),
+                "lingering_time": 2.0,
+                "max_line_size": _HEADER_BYTES_MAX,
+                "max_field_size": _HEADER_BYTES_MAX,
+                "max_headers": _HEADERS_MAX,
+                "logger": _http_logger(),
+            },
+        )
+        self.add_to(app)
+        return app
 
     def add_to(self, app: web.Application) -> None:
-        """Add the gateway's routes to `app`, which must allow bodies of `body_bytes_max`."""
+        """Add the gateway's routes to an application that must not inflate bodies, as that of `new_app`."""
         app.router.add_post("/webhooks/{webhook}", self._post)
         app.on_startup.append(self._start)
         app.on_cleanup.append(self._stop)
@@ -72,102 +130,154 @@ class Gateway:
             await self._appender.close()
 
     async def _post(self, request: web.Request) -> web.Response:
-        route = self._routes.get(request.match_info["webhook"])
-        if route is None:
-            return _problem(404, "there is no webhook of this id; `tailrace webhooks` lists them")
+        """Take one post, count it, and tell the sender what became of it."""
+        name = request.match_info["webhook"]
+        route = self._routes.get(name)
+        counts = self.metrics.unknown if route is None else self.metrics.of(name)
+        held = 0
         try:
-            body = await self._body(request)
-            values, rows = self._values(body)
-        except BadBodyError as error:
-            return _problem(error.status, error.reason)
-        self._runtime.probe.reached("webhook-parsed")
-        head: dict[str, Any] = {"ts": self._runtime.clock.now_ms()}
-        if route.respond:
-            return await self._post_and_wait(route, head, values, rows)
-        return await self._append(route, head, values, rows)
+            if route is None:
+                raise RefusedError(404, "unknown", "there is no webhook of this id; `tailrace webhooks` lists them")
+            if route.rate_limit is not None:
+                self._check_rate(name)
+            raw = await self._body(request)
+            held = len(raw)
+            response = await self._take(request, route, raw, counts)
+        except RefusedError as refused:
+            counts.refused[refused.code] += 1
+            response = web.json_response({"detail": refused.reason}, status=refused.status, headers=refused.headers)
+            if refused.status in (408, 413):
+                response.force_close()  # the rest of the body is not waited for
+        finally:
+            self._room.give_back(held)
+        if self._access is not None:
+            self._access.note(name if route is not None else None, request, response, held)
+        return response
 
-    async def _append(self, route: WebhookRoute, head: dict[str, Any], values: bytes, rows: int) -> web.Response:
-        if rows == 0:
-            return web.Response()
+    async def _take(self, request: web.Request, route: WebhookRoute, raw: bytes, counts: WebhookCounts) -> web.Response:
+        """From a body to its answer. Raises RefusedError."""
+        headers = request.headers
+        coding = headers.get("Content-Encoding")
+        body = raw if coding is None else inflate(raw, coding, self._settings)
+        posted = decode(body, headers.get("Content-Type"), self._settings)
+        runtime = self._runtime
+        runtime.probe.reached("webhook-parsed")
+        now_ms = runtime.clock.now_ms()
+        head: dict[str, Any] = {"ts": now_ms}
+        trace = headers.get("traceparent")
+        if trace is not None and _TRACE_PARENT(trace):
+            head["trace"] = trace
+        if posted.rows:
+            if route.respond:
+                response = await self._store_and_wait(route, head, posted)
+            else:
+                await self._store(route, head, posted)
+                response = web.Response()
+        else:
+            response = web.Response()
+        counts.accepted += 1
+        counts.rows += len(posted.rows)
+        counts.bytes += len(raw)
+        counts.last_accepted_ms = now_ms
+        return response
+
+    async def _store(self, route: WebhookRoute, head: dict[str, Any], posted: Posted) -> None:
+        """Returns once the rows are durable."""
         assert self._appender is not None
-        record = NewRecord(webhook_message(head, values, rows))
+        record = NewRecord(webhook_message(head, posted.values, len(posted.rows)))
+        clock = self._runtime.clock
+        began_s = clock.monotonic_s()
+        self._appends += 1
         try:
             await self._appender.append(Partition(route.topic), record)
         except (RetriableError, AbortableError) as error:
-            return self._later(str(error))
+            raise self._later("log", str(error)) from error
         except RejectedError as error:
-            return _problem(413, str(error))
+            raise RefusedError(413, "too_large", str(error)) from error
+        finally:
+            self._appends -= 1
+        self.metrics.committed(clock.monotonic_s() - began_s)
         self._runtime.probe.reached("webhook-durable")
-        self.accepted += 1
-        return web.Response()
 
-    async def _post_and_wait(self, route: WebhookRoute, head: dict[str, Any], values: bytes, rows: int) -> web.Response:
+    async def _store_and_wait(self, route: WebhookRoute, head: dict[str, Any], posted: Posted) -> web.Response:
+        """The answer that a node gave."""
         if len(self._answers) >= self._settings.responses_waiting_max:
-            return self._later("too many requests wait for an answer already")
+            raise self._later("busy", "too many requests wait for an answer already")
         key = head["request_key"] = secrets.token_urlsafe(18)
         future = self._answers[key] = asyncio.get_running_loop().create_future()
         try:
-            response = await self._append(route, head, values, rows)
-            if response.status != 200 or rows == 0:
-                return response
+            await self._store(route, head, posted)
             timeout_s = self._settings.respond_timeout.total_seconds()
             try:
                 payload = await asyncio.wait_for(future, timeout_s)
             except TimeoutError:
-                return _problem(504, f"the record was stored, but no node answered within {timeout_s:g} s")
+                reason = f"the record was stored, but no node answered within {timeout_s:g} s"
+                raise RefusedError(504, "no_answer", reason) from None
             return web.Response(body=orjson.dumps(payload, default=str), content_type="application/json")
         finally:
             self._answers.pop(key, None)
 
     async def _body(self, request: web.Request) -> bytes:
-        kind = request.content_type if "Content-Type" in request.headers else "application/json"
-        if kind not in ("application/json", "text/json") and not kind.endswith("+json"):
-            raise BadBodyError(415, f"the body is {kind}: post JSON, with Content-Type: application/json")
+        """The body as it was sent. Its size is held in `_room`."""
         limit = self._settings.body_bytes_max
-        if (request.content_length or 0) > limit:
-            raise BadBodyError(413, f"the body is over {limit} bytes")
+        length = request.content_length
+        if length is not None and length > limit:
+            raise RefusedError(413, "too_large", f"the body is over {limit} bytes: send it in parts")
+        content = request.content
+        if content.is_eof():  # nearly always: it came with the head
+            try:
+                body = content.read_nowait()
+            except web.RequestPayloadError as error:
+                raise RefusedError(400, "body", f"the body is broken: {error}") from None
+            if len(body) > limit:
+                raise RefusedError(413, "too_large", f"the body is over {limit} bytes: send it in parts")
+            if not self._room.take(len(body)):
+                raise self._later("busy", "too many bodies are in memory already")
+            return body
+        return await self._slow_body(request, limit)
+
+    async def _slow_body(self, request: web.Request, limit: int) -> bytes:
+        body = bytearray()
+        timeout_s = self._settings.body_timeout.total_seconds()
+        whole = False
         try:
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise BadBodyError(413, f"the body is over {limit} bytes") from None
-        if len(body) > limit:
-            raise BadBodyError(413, f"the body is over {limit} bytes")
-        return body
+            async with asyncio.timeout(timeout_s):
+                while chunk := await request.content.readany():
+                    if len(body) + len(chunk) > limit:
+                        raise RefusedError(413, "too_large", f"the body is over {limit} bytes: send it in parts")
+                    if not self._room.take(len(chunk)):
+                        raise self._later("busy", "too many bodies are in memory already")
+                    body += chunk
+            whole = True
+        except TimeoutError:
+            raise RefusedError(408, "slow", f"the body did not come within {timeout_s:g} s") from None
+        except web.RequestPayloadError as error:
+            raise RefusedError(400, "body", f"the body is broken: {error}") from None
+        finally:
+            if not whole:
+                self._room.give_back(len(body))
+        return bytes(body)
 
-    def _values(self, body: bytes) -> tuple[bytes, int]:
-        """The posted values as they came, without the brackets of an array, and how many there are."""
-        try:
-            value = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise BadBodyError(400, f"the body is no JSON: {error}") from None
-        limit = self._settings.depth_max
-        if body.count(b"[") + body.count(b"{") > limit and _depth(value, limit) > limit:
-            raise BadBodyError(400, f"the body is nested deeper than {limit} levels")
-        if not isinstance(value, list):
-            return body, 1
-        if len(value) > self._settings.rows_max:
-            raise BadBodyError(413, f"the array has more than {self._settings.rows_max} elements")
-        return body.strip()[1:-1], len(value)
+    def _check_rate(self, name: str) -> None:
+        bucket = self._buckets[name]
+        if not bucket.take(self._runtime.clock.monotonic_s()):
+            limit = bucket.limit
+            reason = f"this webhook takes {limit.posts} posts in {limit.window_s:g} s: send again after Retry-After"
+            headers = {"Retry-After": str(max(1, round(bucket.wait_s + 0.5))), **bucket.headers()}
+            raise RefusedError(429, "rate", reason, headers)
 
-    def _later(self, reason: str) -> web.Response:
-        response = _problem(503, reason)
-        response.headers["Retry-After"] = str(max(1, round(self._settings.retry_after.total_seconds())))
-        return response
-
-
-def _depth(value: Any, limit: int) -> int:
-    """Levels of nesting of `value`, or more than `limit`; level by level, as recursion could run out of stack."""
-    level, depth = [value], 0
-    while level and depth <= limit:
-        level = [
-            child
-            for node in level
-            if isinstance(node, dict | list)
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]
-        depth += 1
-    return depth
+    def _later(self, code: str, reason: str) -> RefusedError:
+        retry_after_s = max(1, round(self._settings.retry_after.total_seconds()))
+        return RefusedError(503, code, reason, {"Retry-After": str(retry_after_s)})
 
 
-def _problem(status: int, reason: str) -> web.Response:
-    return web.json_response({"detail": reason}, status=status)
+def _http_logger() -> logging.Logger:
+    """Where aiohttp tells of trouble. What a sender got wrong is the sender's: it has its 400, and no traceback here."""
+    logger = logging.getLogger("tailrace.gateway.http")
+    if not logger.filters:
+        logger.addFilter(_is_ours)
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tailrace.gateway.limits import RateLimit
+
 __all__ = ["WebhookRoute"]
 
 
@@ -16,3 +18,5 @@ class WebhookRoute:
     topic: str
     respond: bool = False
     """Hold the request until a node answers it (`respond_to_request`)."""
+    rate_limit: RateLimit | None = None
+    """Posts that come faster get 429."""

@@ -6,32 +6,44 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from tailrace.errors import SettingError
+from tailrace.gateway.bodies import BodyLimits
 
 __all__ = ["GatewaySettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewaySettings:
-    """Bounds of one gateway."""
+class GatewaySettings(BodyLimits):
+    """Bounds of one gateway, those of a body among them."""
 
-    body_bytes_max: int = 4 << 20
-    """Largest body; past it 413. It must fit in one record of the log with room for its head."""
+    bodies_bytes_max: int = 64 << 20
+    """Most bytes of bodies in memory at once, from their first byte to the log's answer; past it 503. One body may
+    be over it when it is alone."""
 
-    rows_max: int = 10_000
-    """Most elements of a posted array; past it 413. An array is one message: all or nothing."""
+    body_timeout: timedelta = timedelta(seconds=20)
+    """Longest from a request's head to the end of its body; then 408. A sender on a bad line needs some seconds;
+    one that dribbles on purpose holds a connection and memory for so long."""
 
-    depth_max: int = 500
-    """Deepest nesting of a body; past it 400. Readers parse it inside our own message, and parsers stop at 1,024."""
+    idle_timeout: timedelta = timedelta(seconds=60)
+    """Longest that a connection may be without a whole request head; then it is closed. Load balancers keep idle
+    connections for about so long; a sender that dribbles its head is cut off by it, too."""
+
+    connections_max: int = 10_000
+    """Most connections of one process; past it they are told 503 and closed. An idle one takes about 15 KB."""
 
     respond_timeout: timedelta = timedelta(seconds=30)
     """Longest that a request waits for a node's answer; then 504. Most senders give up after 30 s."""
 
-    responses_waiting_max: int = 1_000
+    responses_waiting_max: int = 5_000
     """Most requests that wait for a node's answer; past it 503. Each holds a connection."""
 
     retry_after: timedelta = timedelta(seconds=2)
     """What a sender is told to wait when the log is away or busy."""
 
     def __post_init__(self) -> None:
-        if self.body_bytes_max < 1:
-            raise SettingError("body_bytes_max", self.body_bytes_max, "at least 1")
+        BodyLimits.__post_init__(self)  # the short form of super() does not find a class with slots
+        for name in ("bodies_bytes_max", "connections_max", "responses_waiting_max"):
+            if getattr(self, name) < 1:
+                raise SettingError(name, getattr(self, name), "at least 1")
+        for name in ("body_timeout", "idle_timeout", "respond_timeout", "retry_after"):
+            if getattr(self, name) <= timedelta(0):
+                raise SettingError(name, getattr(self, name), "more than 0")
