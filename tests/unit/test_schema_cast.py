@@ -235,6 +235,15 @@ def test_decoding_orders_fills_and_keeps() -> None:
     assert list(got.items()) == [("a", None), ("j", '{"k":1}'), ("v", [1.0, 2.0]), ("x", [1])]
 
 
+@pytest.mark.parametrize("value", ["words", "", 5, 1.5, True, "{no document"])
+def test_a_scalar_that_was_posted_is_read(value: object) -> None:
+    """A webhook keeps whatever JSON came in: what cannot be a document must not make the rest unreadable."""
+    fields = {"record": parse_type("Json")}
+    assert compile_decoder(fields, for_stream=True)({"record": value}) == {"record": value}
+    text = compile_decoder(fields, for_stream=False)({"record": value})["record"]
+    assert isinstance(text, str) and orjson.loads(text) == value
+
+
 def test_raw_values_are_read_by_the_type_of_the_field() -> None:
     """Webhook rows are kept as the bytes that came in; readers cast them."""
     decode = compile_decoder({"n": INTEGER, "at": parse_type("DateTime(timezone=True)"), "j": parse_type("Json")}, True)

@@ -8,10 +8,13 @@ tables; `_SHAPES_MAX` bounds those who invent new keys with each row.
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias
+
+import orjson
 
 from tailrace.tables.schema.cast import caster
 from tailrace.tables.schema.errors import ValueCastError
@@ -60,8 +63,8 @@ def compile_decoder(fields: Mapping[str, FieldType], for_stream: bool) -> Callab
     plans: dict[str, tuple[frozenset[type], _Caster, bool]] = {}
     for name, field_type in fields.items():
         cast = caster(field_type)
-        if is_json(field_type) and not for_stream:
-            cast = _as_json_text(cast)
+        if is_json(field_type):
+            cast = _document if for_stream else _as_json_text
         plans[name] = (_canonical(field_type, for_stream), cast, field_type.name == "Integer")
     order = tuple(plans)
     shapes: dict[tuple[object, ...], _Steps] = {}
@@ -100,16 +103,19 @@ def compile_decoder(fields: Mapping[str, FieldType], for_stream: bool) -> Callab
     return decode
 
 
-def _as_json_text(cast: _Caster) -> _Caster:
-    def text(value: object) -> object:
-        if type(value) is not dict and type(value) is not list:
-            value = cast(value)
-        try:
-            return None if value is None else json_text(value)
-        except ValueError as error:
-            raise ValueCastError(value, "Json", reason=str(error)) from error
+def _document(value: object) -> object:
+    """A posted value as Json shows it: a text that holds an object or a list is that, another scalar is itself."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return orjson.loads(value)
+    return value
 
-    return text
+
+def _as_json_text(value: object) -> object:
+    try:
+        return None if value is None else json_text(_document(value))
+    except ValueError as error:
+        raise ValueCastError(value, "Json", reason=str(error)) from error
 
 
 def to_json_value(value: object) -> object:
