@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from node_apps import Nodes
 
+from tailrace.node import Table
 from tailrace.node.protocol import Channel, Outcome, encode_frame
 from tailrace.node.worker import serve
 from tailrace.testing.app import MemoryHost
@@ -20,15 +22,20 @@ class Host:
 
     def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
+        self.scans: list[int] = []
+        """The offset that each scan began at."""
 
-    def run(self, *kinds: str, **changes: Any) -> tuple[Outcome, MemoryHost]:
-        """Give orders, answer what the worker asks, and return how the last one ended."""
+    def run(self, *kinds: str, between: Callable[[], None] | None = None, **changes: Any) -> tuple[Outcome, MemoryHost]:
+        """Give orders, answer what the worker asks, and return how the last one ended; `between` any two, do that."""
         ours, theirs = socket.socketpair()
         ended: list[tuple[Outcome, MemoryHost]] = []
 
         def drive() -> None:
             with ours:
-                ended.extend(self._one(Channel(ours), kind, changes) for kind in kinds)
+                for kind in kinds:
+                    if ended and between is not None:
+                        between()
+                    ended.append(self._one(Channel(ours), kind, changes))
 
         driver = threading.Thread(target=drive, daemon=True)
         driver.start()
@@ -47,6 +54,8 @@ class Host:
             if header["op"] == "end":
                 return memory.end(Outcome.from_json(header["outcome"])), memory
             memory.send(header, payload)
+            if header["op"] == "scan":
+                self.scans.append(header["start"])
             if header["op"] in ("view", "versions", "scan", "commit"):
                 channel.send(*memory.receive())
 
@@ -122,10 +131,60 @@ def test_a_warm_worker_runs_a_node_again_and_again(host: Host) -> None:
     code = "from patterns import *\nfor row in Table('t').as_stream():\n    Table('output_table', 'w').append(row)\n"
     (host.nodes.folder / "node.py").write_text(code)
     host.nodes.app.append("t", [{"n": n} for n in range(10)])
-    outcome, _ = host.run("python", "python", "python", file="node.py", rows_max=4)
+    outcome, _ = host.run(*["python"] * 6, file="node.py", rows_max=2)
     assert outcome.kind == "ok" and outcome.more == []
     assert [row["n"] for row in host.nodes.rows("output_table")] == list(range(10))
+    assert host.scans.count(0) == 2, "the message is read once for its rows, and once to see that there are no more"
     assert outcome.duration_ms >= outcome.loop_ms > 0
+
+
+def grown(host: Host) -> None:
+    host.nodes.app.append("t", {"n": 10})
+
+
+def widened(host: Host) -> None:
+    host.nodes.app.append("t", {"n": 10.5})
+
+
+def truncated(host: Host) -> None:
+    with host.nodes.app.inside(node=""):
+        Table("t", "w").truncate()
+        Table("t", "w").append({"n": 20})
+
+
+def replaced(host: Host) -> None:
+    with host.nodes.app.inside(node=""):
+        Table("t", "w").replace([{"n": 30}])
+
+
+def one_deleted(host: Host) -> None:
+    with host.nodes.app.inside(node=""):
+        Table("t", "w").execute_sql("delete from t where n = 5")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (grown, [*range(11)]),
+        (widened, [*map(float, range(10)), 10.5]),
+        (truncated, [0, 1, 2, 3, 20]),
+        (replaced, [0, 1, 2, 3, 30]),
+        (one_deleted, [0, 1, 2, 3, 4, 6, 7, 8, 9]),
+    ],
+)
+def test_what_a_run_left_of_a_batch_is_handed_out_only_where_the_table_has_but_grown(
+    host: Host, change: Callable[[Host], None], expected: list[float]
+) -> None:
+    """A warm worker keeps rows that it has parsed; they must be what a worker that starts anew would read."""
+    code = "from patterns import *\nfor row in Table('t').as_stream():\n    Table('output_table', 'w').append(row)\n"
+    (host.nodes.folder / "node.py").write_text(code)
+    host.nodes.app.append("t", [{"n": n} for n in range(10)])
+    todo = [change]
+    outcome, _ = host.run(
+        *["python"] * 4, between=lambda: todo.pop()(host) if todo else None, file="node.py", rows_max=4
+    )
+    assert outcome.kind == "ok" and outcome.more == []
+    assert [row["n"] for row in host.nodes.rows("output_table")] == expected
 
 
 def test_a_host_that_goes_away_in_a_run_ends_the_worker(host: Host) -> None:

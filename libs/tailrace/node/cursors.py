@@ -10,14 +10,15 @@ from __future__ import annotations
 import dis
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import orjson
 
 from tailrace.node.errors import OrderingError
 from tailrace.node.values import decode_value, encode_value
-from tailrace.tables import BadIdError, IdMaker, StreamBatch, VersionReader, parse_id
+from tailrace.tables import BadIdError, IdMaker, StreamBatch, VersionReader, VersionView, parse_id
 from tailrace.tables.schema import RowEncoder, cast_value
 
 if TYPE_CHECKING:
@@ -26,23 +27,20 @@ if TYPE_CHECKING:
     from tailrace.node.session import Session
     from tailrace.node.store import RunStore
 
-__all__ = ["LOG_ORDER", "Cursor", "FieldCursor", "LogCursor", "place_after"]
+__all__ = ["LOG_ORDER", "Cursor", "FieldCursor", "LogCursor", "Rest", "place_after"]
 
 LOG_ORDER = ""
 """The ordering of a table's log, in the keys of cursors and in `Progress.orders`."""
 
 _SCAN_RECORDS_MAX = 2_000
 _BATCH_ROWS = 4_000
-"""Rows asked for at once: what a run leaves of a batch is read again by the next one, and this is a few hundredths of a
-second of work."""
+"""Rows asked for at once: they are in memory as objects, and a few hundredths of a second of work."""
 _FRAMES_MAX = 64
 _RERAISE = dis.opmap["RERAISE"]
-_SCAN_ROWS_MIN = 100
-"""Rows asked for although the share of time is about to be used up: a scan costs about as much as they do."""
 
 _rows_per_s: dict[str, float] = {}
-"""By table, how many rows a second a run handed out of late: so that the last scan of a run does not bring, and parse,
-thousands of rows that only the next run hands out."""
+"""By table, how many rows a second a run handed out of late: so that a run does not ask ahead for a batch that it will
+not come to."""
 
 _rows_per_message: dict[str, float] = {}
 """By table, how many rows a message held of late: so a run that may hand out a hundred rows does not parse ten
@@ -50,6 +48,30 @@ thousand. Kept over the runs of a worker."""
 _wanted_whole: set[str] = set()
 """Tables of which the last run was given a part, and went back: it may have waited for more than there was, so the next
 run, which follows at once, gets all. Kept over the runs of a worker; a new worker finds it out again."""
+
+
+class Rest(NamedTuple):
+    """Rows of a batch that a run which ended early did not come to, and the place and version that they were read for."""
+
+    born_ms: int
+    view: VersionView
+    place: tuple[int, int]
+    rows: list[dict[str, Any]]
+    """The next one last."""
+    places: list[tuple[int, int]]
+
+    def begins(self, place: tuple[int, int], born_ms: int, view: VersionView) -> bool:
+        """Whether a stream of `view` from `place` on begins with these very rows: the version has only grown."""
+        was = self.view
+        return (
+            self.place == place
+            and self.born_ms == born_ms
+            and not (view.settings.unique_on or view.deletes)  # a later message may take rows away
+            and replace(view, segments=was.segments, appended=was.appended) == was
+            and view.segments[:-1] == was.segments[:-1]
+            and view.segments[-1][0] == was.segments[-1][0]
+            and view.segments[-1][1] >= was.segments[-1][1]
+        )
 
 
 class Cursor:
@@ -215,6 +237,12 @@ class Cursor:
         self.go_to(self._saved)
         self.taken = self._saved_taken
 
+    def keep_rest(self) -> None:
+        """The run has ended well: what was read and not handed out may serve the next one."""
+
+    def close(self) -> None:
+        """The run is over: let go of what was read, which would else stay until garbage is collected."""
+
     def committed(self) -> None:
         """The position was committed."""
         self._committed = self.position()
@@ -247,32 +275,48 @@ class LogCursor(Cursor):
         self._read = False
         self._batches: Iterator[StreamBatch] | None = None
         self._rows: list[dict[str, Any]] = []
+        """Those that are left of the batch, the next one last: a row that nobody needs any more goes at once."""
         self._places: list[tuple[int, int]] = []
+        """Of the whole batch, in order."""
         self._at = self._size = 0
         self._loaded_s = 0.0
-        self._rows_asked = 0.0
-        """Rows that are there or on their way, while more are asked for ahead."""
         self.save()
         self.committed()
 
-    def _peek(self) -> bool:
-        return self._at < self._size or self._load()
-
-    def _next(self) -> dict[str, Any]:
-        at = self._at
-        self._at = at + 1
-        return self._rows[at]
+    def take(self) -> dict[str, Any]:
+        # As in `Cursor`, in one piece: each streamed record comes through here.
+        session = self.session
+        loop = session.loop
+        if session.over:
+            session.ensure_going_on()
+        if not loop.inside:
+            loop.enter()
+        self.in_hand = False
+        if self._at >= self._size and not self._load():
+            self._end(more=False)
+        if (session.rows_left <= 0 or loop.now_s() >= loop.deadline_s) and self.taken:
+            self._end(more=True)
+        session.rows_left -= 1
+        self.taken += 1
+        self._at += 1
+        self.in_hand = True
+        self._dropped_at = None
+        session.hand = self
+        return self._rows.pop()
 
     def _load(self) -> bool:
+        """Read the next batch; whether there is one."""
         if not self._read:
             self._read = True
             if not self.store.writer.replaces:
                 self._reader = self.store.stream_reader(self._scan_records, self._ahead)
+                if self._take_rest():
+                    return True
         if self._reader is None:
             return False
-        if self._batches is None:
-            self._batches = self._reader.stream(*self._place)
         position = self.position()
+        if self._batches is None:
+            self._batches = self._reader.stream(*position[0])
         batch = next(self._batches, None)
         now_s = self.session.loop.now_s()
         if self._size and now_s > self._loaded_s:
@@ -286,10 +330,31 @@ class LogCursor(Cursor):
             self._batches = iter(())
             return False
         self._rows, self._places = batch.rows, batch.places
+        self._rows.reverse()
         self._at, self._size = 0, len(batch.rows)
         messages = batch.places[-1][0] - batch.places[0][0] + 1
         _rows_per_message[self.store.ref.key] = max(1.0, len(batch.rows) / messages)
         return True
+
+    def _take_rest(self) -> bool:
+        rest = self.session.rests.pop(self.store.ref.key, None)
+        if rest is None or self._reader is None or self._at:
+            return False
+        if not rest.begins(self._place, self.store.ref.born_ms, self._reader.view):
+            return False
+        self._rows, self._places, self._at, self._size = rest.rows, rest.places, 0, len(rest.rows)
+        self._loaded_s = self.session.loop.now_s()
+        return True
+
+    def keep_rest(self) -> None:
+        if self.has_more and self._reader is not None and self._at < self._size:
+            place, _ = self.position()
+            view, born_ms = self._reader.view, self.store.ref.born_ms
+            self.session.rests[self.store.ref.key] = Rest(born_ms, view, place, self._rows, self._places[self._at :])
+
+    def close(self) -> None:
+        self._rows, self._places, self._batches, self._reader = [], [], None, None
+        self._at = self._size = 0
 
     def _rows_per_message(self) -> float:
         """How many rows a message holds, from the last batch or from the whole version."""
@@ -308,17 +373,11 @@ class LogCursor(Cursor):
         return max(0.0, loop.deadline_s - loop.now_s()) * rate if loop.deadline_s < float("inf") else float("inf")
 
     def _scan_records(self) -> int:
-        in_time = max(self._rows_until_deadline() - self._rows_asked, _SCAN_ROWS_MIN)
-        rows = min(max(self.session.rows_left, 1), _BATCH_ROWS, in_time)
-        self._rows_asked = 0.0
+        rows = min(max(self.session.rows_left, 1), _BATCH_ROWS)
         return int(min(max(rows / self._rows_per_message(), 1), _SCAN_RECORDS_MAX)) + 1
 
     def _ahead(self, messages: int) -> bool:
-        rows = self._rows_asked = messages * self._rows_per_message()
-        if min(self.session.rows_left, self._rows_until_deadline()) > rows:
-            return True
-        self._rows_asked = 0.0
-        return False
+        return min(self.session.rows_left, self._rows_until_deadline()) > messages * self._rows_per_message()
 
     def position(self) -> tuple[tuple[int, int], tuple[int, int] | None]:
         if not self._at:

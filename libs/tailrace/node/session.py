@@ -19,7 +19,7 @@ from tailrace.runtime import Clock, SystemClock
 from tailrace.tables import StagedFiles
 
 if TYPE_CHECKING:
-    from tailrace.node.cursors import Cursor
+    from tailrace.node.cursors import Cursor, Rest
     from tailrace.node.store import RunStore
 
 __all__ = ["COMMIT_PAUSE_S", "LoopClock", "Session", "activate", "current_session", "deactivate", "suspend"]
@@ -97,11 +97,6 @@ class LoopClock:
         self.deadline_s = float("inf")
 
     @property
-    def used_up(self) -> bool:
-        """Whether the share is used up."""
-        return self.now_s() >= self.deadline_s
-
-    @property
     def inside_s(self) -> float:
         """Seconds inside loops so far."""
         self.leave()
@@ -112,7 +107,13 @@ class Session:
     """A run: its stores, streams, State and what is to be committed."""
 
     def __init__(
-        self, order: RunOrder, channel: HostChannel, *, clock: Clock | None = None, fixed_s: float = 0.0
+        self,
+        order: RunOrder,
+        channel: HostChannel,
+        *,
+        clock: Clock | None = None,
+        fixed_s: float = 0.0,
+        rests: dict[str, Rest] | None = None,
     ) -> None:
         self.order = order
         self.clock = clock or SystemClock()
@@ -122,6 +123,8 @@ class Session:
         self.state: dict[str, Any] = dict(order.state)
         """Typed JSON by key; streams' positions are not in it."""
         self.cursors: dict[tuple[str, str], Cursor] = {}
+        self.rests: dict[str, Rest] = {} if rests is None else rests
+        """By table, what the run before had parsed and not handed out; taken by this one, or dropped."""
         self.loop = LoopClock(self.clock, order.share_s, fixed_s)
         self.rows_left = order.rows_max
         """Rows that streams may still hand out."""
@@ -374,6 +377,9 @@ class Session:
             more = sorted({table for (table, _), cursor in self.cursors.items() if cursor.has_more})
             self.link.drain()
             self._write()
+            if kind == "ok":
+                for cursor in self.cursors.values():
+                    cursor.keep_rest()
             self.over = True
             return Outcome(
                 kind=kind,
@@ -390,3 +396,5 @@ class Session:
     def close(self) -> None:
         """Whatever still points here from an earlier run can do nothing any more."""
         self.over = True
+        for cursor in self.cursors.values():
+            cursor.close()

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import select
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tailrace.node.cursors import Rest
 from tailrace.node.failures import finish_failed
 from tailrace.node.legacy import call_legacy_nodes
 from tailrace.node.link import HostChannel
 from tailrace.node.protocol import Channel, Outcome, RunOrder
-from tailrace.node.script import run_script, time_limit
+from tailrace.node.script import collect_garbage, run_script, time_limit
 from tailrace.node.session import Session, activate, deactivate
 from tailrace.runtime import Clock
 
 __all__ = ["run_order", "serve"]
 
 RUN_ID_VARIABLE = "TAILRACE_RUN_ID"
+
+COLLECT_PAUSE_S = 0.02
+"""How long nothing must come from the host until garbage is collected: by then nobody waits for this worker."""
+
+GARBAGE_OBJECTS = 10_000
+"""New containers after which Python looks for garbage. With its own 700 it looks at each batch of a stream some ten
+times, which is a tenth of all work; with many more, what a script leaves in cycles would be in memory for long."""
 
 
 def serve(sock: socket.socket, spec: Mapping[str, Any] | None = None) -> None:
@@ -29,25 +39,44 @@ def serve(sock: socket.socket, spec: Mapping[str, Any] | None = None) -> None:
     """
     channel = Channel(sock)
     fixed_s = 0.0
+    rests: dict[str, Rest] = {}
+    gc.set_threshold(GARBAGE_OBJECTS)
     while True:
         try:
+            if not _comes_within(sock, COLLECT_PAUSE_S):
+                collect_garbage()
             header, _ = channel.receive()
             if header.get("op") != "run":
                 continue  # the answer to a request of a run that has ended meanwhile
-            outcome = run_order(RunOrder.from_json(header), channel, fixed_s=fixed_s)
+            outcome = run_order(RunOrder.from_json(header), channel, fixed_s=fixed_s, rests=rests)
             channel.send(outcome.to_json())
         except EOFError:
             return
         fixed_s = max(0.0, outcome.duration_ms - outcome.loop_ms) / 1000
 
 
-def run_order(order: RunOrder, channel: HostChannel, *, clock: Clock | None = None, fixed_s: float = 0.0) -> Outcome:
+def _comes_within(sock: socket.socket, wait_s: float) -> bool:
+    """Whether something comes from the host, its end included."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(wait_s * 1000))
+
+
+def run_order(
+    order: RunOrder,
+    channel: HostChannel,
+    *,
+    clock: Clock | None = None,
+    fixed_s: float = 0.0,
+    rests: dict[str, Rest] | None = None,
+) -> Outcome:
     """Carry out one order; all that it wrote has been sent when this returns, and the outcome is to be sent next.
 
     Args:
         fixed_s: what the node's last run spent outside of its loops; a run's share of time grows with it.
+        rests: what is kept of streams from one run to the next.
     """
-    session = Session(order, channel, clock=clock, fixed_s=fixed_s)
+    session = Session(order, channel, clock=clock, fixed_s=fixed_s, rests=rests)
     activate(session)
     before = os.environ.get(RUN_ID_VARIABLE)
     os.environ[RUN_ID_VARIABLE] = order.run
