@@ -6,7 +6,8 @@ from tailrace.runner.asking import AskError
 from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.deployment import Deployment, copy_files, deploy
 from tailrace.runner.host import Host, UnknownNodeError
-from tailrace.runner.journal import Entry, LogLine, RunEntry
+from tailrace.runner.journal import Entry, LogLine, RunEntry, UnknownRunError
+from tailrace.runner.past import PastGoneError
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.view import HostView, UnknownAppError
 
@@ -17,10 +18,12 @@ __all__ = [
     "Host",
     "HostView",
     "LogLine",
+    "PastGoneError",
     "RunEntry",
     "RunnerSettings",
     "UnknownAppError",
     "UnknownNodeError",
+    "UnknownRunError",
     "UnknownTableError",
     "copy_files",
     "deploy",

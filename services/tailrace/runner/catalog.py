@@ -16,6 +16,7 @@ from tailrace.errors import RejectedError
 from tailrace.log import Batch, Log, NewRecord, Offset, OffsetGapError, Partition, TopicInfo, TopicSpec, scan
 from tailrace.runner.deployment import Deployment
 from tailrace.runner.indexes import AppIndex
+from tailrace.runner.moments import first_after
 from tailrace.runner.past import Held, PastGoneError, hold
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.tails import CallLog, Pin, TableTail
@@ -243,24 +244,11 @@ class Catalog:
         return fold.view(cut)
 
     async def position_at(self, topic: str, at_ms: int) -> int:
-        """The offset before which lies what the log had taken at a moment, that moment included.
-
-        Times of a log grow with its offsets; where they do not quite, any answer between is as good.
-        """
+        """The offset before which lies what the log had taken at a moment, that moment included."""
         partition = Partition(topic)
-        low = int((await self._call(lambda: self._log.starts([partition])))[partition])
-        high = int((await self._call(lambda: self._log.settled_ends([partition])))[partition])
-        return int(await self._call(lambda: self._first_after(partition, low, high, at_ms)))
-
-    def _first_after(self, partition: Partition, low: int, high: int, at_ms: int) -> int:
-        while low < high:
-            middle = (low + high) // 2
-            found = self._log.read(partition, Offset(middle), stop=Offset(high), records_max=1).records
-            if not found or found[0].ts_ms > at_ms:
-                high = middle
-            else:
-                low = found[0].offset + 1
-        return low
+        start = (await self._call(lambda: self._log.starts([partition])))[partition]
+        end = (await self._call(lambda: self._log.settled_ends([partition])))[partition]
+        return int(await self._call(lambda: first_after(self._log, partition, start, end, at_ms)))
 
     async def _moment(self, topic: str, offset: int) -> str:
         """When the log took the record before an offset, in words; nothing where it is not there any more."""

@@ -23,6 +23,7 @@ import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,6 +61,7 @@ from tailrace.runner.catalog import Catalog, FetchSnapshot
 from tailrace.runner.deadletters import record_in_hand
 from tailrace.runner.deployment import Deployment, dead_letters_ref, resolve_parameters, slot_name, store_ref
 from tailrace.runner.journal import Journal, LogLine, RunEntry
+from tailrace.runner.moments import together
 from tailrace.runner.outcomes import outcome_of_death, outcome_of_end
 from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
@@ -597,6 +599,10 @@ class Host:
             error=outcome.reason or None,
             traceback=ended.traceback if ended else None,
             read={table: pin.cut for table, pin in run.pins.items()},
+            places=dict(run.order.places),
+            version=node.spec.version,
+            code=node.app_dir.parent.name,
+            began={"state": run.order.state, "orders": run.order.orders},
         )
 
     # -- commits --------------------------------------------------------------------------------------------------
@@ -608,8 +614,7 @@ class Host:
             await self._catalog.ensure(letters)
         topic = index_topic(self._slots[command.parts[0].slot].deployed.graph)
         try:
-            if not await self._shards.commit(shard, transaction, topic):
-                return  # the shard is being opened again: nothing of this commit counts any more
+            commit = await self._shards.commit(shard, transaction, topic)
         except RetriableError as error:
             _log.warning("%s; the commit is tried again", error)
             refused = CommitRefused(now_ms=self._now(), shard=shard, commit=command.commit, reason=str(error))
@@ -618,11 +623,16 @@ class Host:
         except OutcomeUnknownError as error:
             self._lose(shard, str(error))
             return
+        if commit is None:
+            return  # the shard is being opened again: nothing of this commit counts any more
         for part in command.parts:
             if part.run is not None:
-                run = self._slots[part.slot].committed(part.run, final=part.final)
+                slot = self._slots[part.slot]
+                if part.run in slot.runs:
+                    slot.runs[part.run].mark_written(commit)
+                run = slot.committed(part.run, final=part.final)
                 if run is not None and run.entry is not None:
-                    self.journal.add(run.entry)
+                    self.journal.add(replace(run.entry, wrote=run.wrote))
                 if part.final:
                     self._runtime.probe.reached("run-committed")
         for name, state in transaction.states.items():
@@ -658,6 +668,24 @@ class Host:
     async def versions(self, topic: str) -> list[VersionView]:
         """The table's versions, oldest first. Raises `UnknownTableError` (rejected)."""
         return await self._catalog.versions(topic)
+
+    async def cuts_at(self, graph: str, at_ms: int) -> dict[str, int]:
+        """For each table of an app, by topic, where it stood at a moment: positions that belong together, so no run is
+        in them in part, or without what it had read."""
+        topics = []
+        for table in self.deployments[graph].tables.values():
+            topics += [t for t in (table.topic, table.dead_letters) if await self._catalog.know(t)]
+        cuts = {topic: await self._catalog.position_at(topic, at_ms) for topic in topics}
+        return together(cuts, await self.journal.runs_around(graph, at_ms))
+
+    async def cuts_of_run(self, graph: str, run: str) -> dict[str, int]:
+        """What a run read, and for all other tables of its app where they stood when it began.
+
+        Raises:
+            UnknownRunError: rejected; the app's journal has no such run.
+        """
+        entry = await self.journal.find(graph, run)
+        return {**await self.cuts_at(graph, entry.started_ms), **entry.read}
 
     async def ask(
         self, graph: str, kind: str, arguments: Mapping[str, Any], *, at: Mapping[str, int] | None = None

@@ -9,22 +9,37 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import orjson
 
-from tailrace.errors import TailraceError
-from tailrace.log import Log, NewRecord, Offset, Partition
+from tailrace.errors import RejectedError, TailraceError
+from tailrace.log import Log, NewRecord, Offset, Partition, Record, scan
+from tailrace.runner.moments import first_after
 from tailrace.runtime import Clock
 from tailrace.tables import rows_message
 
-__all__ = ["Journal", "LogLine", "RunEntry"]
+__all__ = ["Journal", "LogLine", "RunEntry", "UnknownRunError"]
 
 RUNS_MAX = 2_000
 LINES_MAX = 10_000
 FLUSH_S = 1.0
+
+BEGAN_BYTES_MAX = 256 << 10
+"""Most bytes of a run's State in the journal. A larger one would be most of the log, as it is there once a second; such
+a run can be looked at, but not run again with its State."""
+
+RECORD_BYTES = 1 << 20
+"""About how much goes into one record of the journal."""
+
+SEARCH_RECORDS = 200
+"""Records of the journal that are read at once."""
+
+AROUND_MS = (30_000, 60_000)
+"""How long before and after a moment runs may be committed that have part in it: one is written down a second after
+its end, and several of a hot node within a second are one entry."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +66,17 @@ class RunEntry:
     traceback: str | None = None
     read: dict[str, int] = field(default_factory=dict)
     """The cut: table -> next offset."""
+    wrote: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Table -> the range of offsets (half-open) in which its rows lie; others may have written there as well."""
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Table -> (offset, row) where its streams went on."""
+    version: str = ""
+    """The node's: it changes with code, parameters and wiring."""
+    code: str = ""
+    """The folder of the app's files, below those of the app."""
+    began: dict[str, Any] | None = None
+    """`state` and `orders` as the run found them. Written to the journal's topic, not kept in memory; None where they
+    have more than `BEGAN_BYTES_MAX`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +94,14 @@ class LogLine:
 
 
 Entry = RunEntry | LogLine
+
+
+class UnknownRunError(RejectedError):
+    """The app's journal has no such run."""
+
+    def __init__(self, graph: str, run: str) -> None:
+        self.graph, self.run = graph, run
+        super().__init__(f"app {graph!r} has no run {run!r}; `tailrace runs` lists the newest")
 
 
 class Journal:
@@ -97,25 +131,61 @@ class Journal:
         try:
             start = self._log.starts([partition])[partition]
             end = self._log.ends([partition])[partition]
-            batch = self._log.read(partition, Offset(max(start, end - 200)), stop=end, records_max=200)
+            first = Offset(max(start, end - SEARCH_RECORDS))
+            batch = self._log.read(partition, first, stop=end, records_max=SEARCH_RECORDS)
         except TailraceError:
             return []
-        entries: list[Entry] = []
-        for record in batch.records:
-            with contextlib.suppress(orjson.JSONDecodeError, TypeError, KeyError):
-                for row in orjson.loads(record.value or b"{}")["rows"]:
-                    kind = row.pop("type")
-                    entries.append(RunEntry(**row) if kind == "run" else LogLine(**row))
-        return entries
+        return [_light(entry) for record in batch.records for entry in _entries(record)]
+
+    async def find(self, graph: str, run: str) -> RunEntry:
+        """A run with all that is known of it; for one of several that are one entry, that entry.
+
+        Raises:
+            UnknownRunError: rejected; the journal has no such run.
+        """
+        await self.flush()
+        found = await asyncio.to_thread(self._search, self._topics[graph], run)
+        if found is None:
+            raise UnknownRunError(graph, run)
+        return found
+
+    def _search(self, partition: Partition, run: str) -> RunEntry | None:
+        start, stop = self._log.starts([partition])[partition], self._log.settled_ends([partition])[partition]
+        while stop > start:
+            first = Offset(max(start, stop - SEARCH_RECORDS))
+            for batch in scan(self._log, partition, first, stop):
+                for record in batch.records:
+                    for entry in _entries(record):
+                        if isinstance(entry, RunEntry) and _covers(entry, run):
+                            return entry
+            stop = first
+        return None
+
+    async def runs_around(self, graph: str, at_ms: int) -> list[RunEntry]:
+        """Runs that were committed about a moment, oldest first."""
+        await self.flush()
+        return await asyncio.to_thread(self._around, self._topics[graph], at_ms)
+
+    def _around(self, partition: Partition, at_ms: int) -> list[RunEntry]:
+        low, end = self._log.starts([partition])[partition], self._log.settled_ends([partition])[partition]
+        start = first_after(self._log, partition, low, end, at_ms - AROUND_MS[0])
+        found: list[RunEntry] = []
+        for batch in scan(self._log, partition, start, end):
+            for record in batch.records:
+                if record.ts_ms > at_ms + AROUND_MS[1]:
+                    return found
+                found += [entry for entry in _entries(record) if isinstance(entry, RunEntry)]
+        return found
 
     def add(self, entry: Entry) -> None:
         """Keep `entry`, tell the listeners, and write it within a second."""
-        if isinstance(entry, RunEntry):
-            self._runs.append(entry)
+        light = _light(entry)
+        if isinstance(light, RunEntry):
+            self._runs.append(light)
         else:
-            self._lines.append(entry)
+            self._lines.append(light)
         for listener in self._listeners:
-            listener(entry)
+            listener(light)
         waiting = self._waiting.setdefault(entry.graph, [])
         last = waiting[-1] if waiting else None
         if _foldable(entry) and last is not None and _foldable(last) and last.node == entry.node:
@@ -177,11 +247,12 @@ class Journal:
             partition = self._topics.get(graph)
             if partition is None:
                 continue
-            rows = [asdict(entry) for entry in entries]
-            head = {"kind": "rows", "ts": self._clock.now_ms(), "n": len(rows)}
-            record = NewRecord(rows_message(head, orjson.dumps(rows)))
+            records = [
+                NewRecord(rows_message({"kind": "rows", "ts": self._clock.now_ms(), "n": len(rows)}, body))
+                for rows, body in _bodies(entries)
+            ]
             with contextlib.suppress(TailraceError):
-                await asyncio.to_thread(self._log.append, partition, [record])
+                await asyncio.to_thread(self._log.append, partition, records)
 
     async def close(self) -> None:
         """Write what waits and stop."""
@@ -200,4 +271,54 @@ def _folded(first: RunEntry, second: RunEntry) -> RunEntry:
     values: dict[str, Any] = {name: getattr(second, name) for name in RunEntry.__slots__}
     for name in ("runs", "rows_in", "rows_out", "duration_ms", "covers"):
         values[name] = getattr(first, name) + getattr(second, name)
-    return RunEntry(**{**values, "started_ms": first.started_ms})
+    for name in ("started_ms", "places", "began"):
+        values[name] = getattr(first, name)
+    values["wrote"] = dict(first.wrote)
+    for table, (start, stop) in second.wrote.items():
+        values["wrote"][table] = (first.wrote.get(table, (start, stop))[0], stop)
+    return RunEntry(**values)
+
+
+def _covers(entry: RunEntry, run: str) -> bool:
+    """Whether an entry is of this run: it has the name of the last of its runs, whose numbers follow each other."""
+    name, _, number = run.rpartition("#")
+    own_name, _, last = entry.run.rpartition("#")
+    if name != own_name or not (number.isdecimal() and last.isdecimal()):
+        return run == entry.run
+    return int(last) - entry.runs < int(number) <= int(last)
+
+
+def _light(entry: Entry) -> Entry:
+    """An entry as it is kept in memory."""
+    return replace(entry, began=None) if isinstance(entry, RunEntry) and entry.began is not None else entry
+
+
+def _entries(record: Record) -> list[Entry]:
+    """The entries of a record of the journal; what is no entry is passed over."""
+    entries: list[Entry] = []
+    with contextlib.suppress(orjson.JSONDecodeError, TypeError, KeyError, ValueError):
+        for row in orjson.loads(record.value or b"{}")["rows"]:
+            if row.pop("type") == "line":
+                entries.append(LogLine(**row))
+                continue
+            for name in ("wrote", "places"):
+                row[name] = {table: (first, second) for table, (first, second) in row.get(name, {}).items()}
+            entries.append(RunEntry(**row))
+    return entries
+
+
+def _bodies(entries: Sequence[Entry]) -> Iterator[tuple[list[bytes], bytes]]:
+    """Entries as the rows of messages of bounded size."""
+    waiting: list[bytes] = []
+    size = 0
+    for entry in entries:
+        row = orjson.dumps(entry)
+        if len(row) > BEGAN_BYTES_MAX:
+            row = orjson.dumps(_light(entry))
+        if waiting and size + len(row) > RECORD_BYTES:
+            yield waiting, b"[" + b",".join(waiting) + b"]"
+            waiting, size = [], 0
+        waiting.append(row)
+        size += len(row)
+    if waiting:
+        yield waiting, b"[" + b",".join(waiting) + b"]"

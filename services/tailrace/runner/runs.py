@@ -12,7 +12,7 @@ import orjson
 
 from tailrace.engine import RunOutcome, StartRun
 from tailrace.errors import RejectedError, TailraceError
-from tailrace.log import NewRecord, OffsetGapError
+from tailrace.log import Commit, NewRecord, OffsetGapError, Partition
 from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
 from tailrace.runner.deadletters import InHand
 from tailrace.runner.journal import RunEntry
@@ -101,10 +101,18 @@ class Run:
     """What is told of it once it is committed."""
     in_hand: InHand | None = None
     """The record that its worker had, or was about to get, when it died."""
+    wrote: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Table -> the range of offsets (half-open) in which what it committed lies."""
 
     @property
     def number(self) -> int:
         return self.start.run
+
+    def mark_written(self, commit: Commit) -> None:
+        """What it had closed is in the log, with this commit."""
+        for topic in {write.topic for piece in self.pieces for write in piece.writes}:
+            start, stop = commit.written[Partition(topic)]
+            self.wrote[topic] = (self.wrote.get(topic, (start, stop))[0], stop)
 
     def close_piece(self, progress: Progress) -> None:
         """What was written so far belongs to this progress."""

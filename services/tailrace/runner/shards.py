@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from tailrace.errors import TailraceError
-from tailrace.log import Log, NewRecord, Partition, Writer
+from tailrace.log import Commit, Log, NewRecord, Partition, Writer
 from tailrace.runner.slots import SlotState, newest, restore
 from tailrace.runner.staging import mark_committed, open_folders, sync_folders
 from tailrace.runner.tails import CallLog
@@ -79,14 +79,14 @@ class Shards:
                 folders += orjson.loads(last)
         return folders
 
-    async def commit(self, shard: int, transaction: Transaction, index_topic: str) -> bool:
-        """Write it all; False when the shard's writer was lost meanwhile, and nothing was written.
+    async def commit(self, shard: int, transaction: Transaction, index_topic: str) -> Commit | None:
+        """Write it all; None when the shard's writer was lost meanwhile, and nothing was written.
 
         Raises as `Writer.commit`.
         """
         writer = self._writers.get(shard)
         if writer is None:
-            return False
+            return None
         staged = []
         if transaction.folders:
             staged = await asyncio.to_thread(sync_folders, self._staging, transaction.folders)
@@ -94,15 +94,15 @@ class Shards:
             self._probe.reached("staged-synced")
             transaction.add(index_topic, [NewRecord(orjson.dumps(staged), _staged_key(writer.name))])
         if self._writers.get(shard) is not writer:
-            return False
+            return None
         appends, places = transaction.appends, transaction.places
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._threads, lambda: writer.commit(appends, places))
+        commit = await loop.run_in_executor(self._threads, lambda: writer.commit(appends, places))
         self._probe.reached("committed")
         if staged:
             await asyncio.to_thread(mark_committed, self._staging, staged)
             self._probe.reached("staged-marked")
-        return True
+        return commit
 
     def close(self) -> None:
         """Let go of the writers."""

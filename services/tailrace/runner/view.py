@@ -118,17 +118,36 @@ class HostView:
             for view in views
         ]
 
-    def read(self, table: str, app: str | None, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
-        """A table's rows in the wanted format, in pieces."""
+    async def read(
+        self,
+        table: str,
+        app: str | None,
+        arguments: Mapping[str, Any],
+        *,
+        at_ms: int | None = None,
+        run: str | None = None,
+    ) -> AsyncIterator[bytes]:
+        """A table's rows in the wanted format, in pieces: as they are now, were at a moment, or were for a run."""
         deployment, topic = self._table(table, app)
-        return self._host.ask(deployment.graph, "read", {**arguments, "table": topic})
+        at = await self._cuts(deployment.graph, at_ms, run)
+        async for piece in self._host.ask(deployment.graph, "read", {**arguments, "table": topic}, at=at):
+            yield piece
 
-    def query(self, sql: str, app: str | None) -> AsyncIterator[bytes]:
-        """The answer of a query over an app's tables, as one JSON document in pieces."""
+    async def query(
+        self, sql: str, app: str | None, *, at_ms: int | None = None, run: str | None = None
+    ) -> AsyncIterator[bytes]:
+        """The answer of a query over an app's tables, as one JSON document in pieces; all of them as of one moment."""
         deployments = self._deployments(app)
         if len(deployments) != 1:
             raise UnknownAppError(app, list(self._host.deployments))
-        return self._host.ask(deployments[0].graph, "query", {"sql": sql})
+        at = await self._cuts(deployments[0].graph, at_ms, run)
+        async for piece in self._host.ask(deployments[0].graph, "query", {"sql": sql}, at=at):
+            yield piece
+
+    async def _cuts(self, graph: str, at_ms: int | None, run: str | None) -> dict[str, int]:
+        if run is not None:
+            return await self._host.cuts_of_run(graph, run)
+        return await self._host.cuts_at(graph, at_ms) if at_ms is not None else {}
 
     def _table(self, name: str, app: str | None) -> tuple[Deployment, str]:
         """A table by its name, `<name>_dead_letters`, or its topic."""
