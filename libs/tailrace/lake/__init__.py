@@ -3,4 +3,30 @@ deltalake and obstore."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from tailrace.lake.delta import TableMeta, VersionTable
+from tailrace.lake.errors import LakeConflictError, LakeDamagedError, LakeUnavailableError, LakeUrlError
+from tailrace.lake.limits import LakeLimits
+from tailrace.lake.location import LakeLocation
+from tailrace.lake.misfits import DeadRow
+from tailrace.lake.rebuild import rebuild_fold
+from tailrace.lake.snapshot import Snapshotted, TopicSource, snapshot_version
+from tailrace.lake.upkeep import Tidied, compact, tidy
+
+__all__ = [
+    "DeadRow",
+    "LakeConflictError",
+    "LakeDamagedError",
+    "LakeLimits",
+    "LakeLocation",
+    "LakeUnavailableError",
+    "LakeUrlError",
+    "Snapshotted",
+    "TableMeta",
+    "Tidied",
+    "TopicSource",
+    "VersionTable",
+    "compact",
+    "rebuild_fold",
+    "snapshot_version",
+    "tidy",
+]
