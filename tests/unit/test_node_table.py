@@ -265,6 +265,21 @@ def test_signals_and_quiet_runs_reach_the_log(nodes: Nodes) -> None:
 # -- bulk
 
 
+@pytest.mark.parametrize("rows", [2, 500])
+def test_a_frame_that_was_read_is_written_back_as_it_was(nodes: Nodes, rows: int) -> None:
+    """Its texts are texts, although they look like numbers, whichever way they go."""
+    nodes.ok(f"""
+        t, other = Table("t", "w"), Table("other", "w")
+        t.init(schema_hints={{"zip": "Text"}})
+        t.append([{{"zip": "01234", "n": 1, "f": 2.0, "none": None}}] * {rows})
+        frame = t.read_dataframe()
+        for write in (other.append, other.replace):
+            write(frame)
+            assert other.read()[-1] == {{"zip": "01234", "n": 1, "f": 2.0, "none": None, "patterns_id": None}}
+            assert [str(f.field_type) for f in other.schema.fields] == ["Text", "Integer", "Float", "Text"]
+    """)
+
+
 def test_frames_keep_their_types(nodes: Nodes) -> None:
     for rows in (3, 500, 100_000):
         nodes.ok(f"""

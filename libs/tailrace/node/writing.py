@@ -290,6 +290,8 @@ class TableWriter:
         """Rows that come by column: few as rows, more as a small columnar batch, many as a staged file."""
         from tailrace.tables.schema import arrow_to_records
 
+        if self.resetting:
+            self._begin()
         if rows <= ROWS_PER_MESSAGE:
             (table,) = slices(rows)
             records = arrow_to_records(table, fields, for_stream=True)
@@ -297,8 +299,6 @@ class TableWriter:
                 self._grow(fields)
                 self._add(records, key)
                 return
-        if self.resetting:
-            self._begin()
         self._encode()
         created = self.declared.created
         for name in self.declared.not_null:
