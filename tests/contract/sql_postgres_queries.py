@@ -102,6 +102,15 @@ select id, n from t order by n nulls first, id
 select id, n from t order by n desc nulls last, id
 select id, s from t order by s, id
 select id, s from t order by lower(s) desc, id
+select date_trunc('month', ts) + interval '1 month - 1 day' as last_day, ts - '2 days + 3 hours'::interval from t order by id
+select to_date(ts::text, 'YYYY-MM-DD'), to_date('29.02.2020 10:11', 'DD.MM.YYYY') from t order by id
+select regexp_matches('foo bar', '(\\w+) (\\w+)')
+select id, (regexp_matches(s, '[aeiou]'))[1] from t order by id
+select id, regexp_matches(s, '[aeiou]', 'g') as m from t
+select row_to_json(q) from (select 1 as a, 'x' as b, null::int as c, true as d, 1.5 as e) q
+select s, json_agg(row_to_json(q)) from (select s, id, n, j from t order by id) q group by s order by s
+select json_agg(v order by v.id) from v where id < 3
+select array_to_json(array[1, 2])
 select id, -n as m from t order by m, id
 select id, n from t order by abs(n), id
 select n as id, id as n from t order by id, n

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tailrace.sql.changes import Changes
 from tailrace.sql.database import JSON_METADATA, Database, DatabaseLimits
 from tailrace.sql.errors import SqlError, SqlTemplateError
+from tailrace.sql.files import FileColumn, FileRows
 from tailrace.sql.literals import quote_identifier, sql_literal
 from tailrace.sql.statement import Statement, StatementKind, analyse
 from tailrace.sql.template import render, render_adhoc
@@ -30,6 +31,8 @@ __all__ = [
     "Changes",
     "Database",
     "DatabaseLimits",
+    "FileColumn",
+    "FileRows",
     "SqlError",
     "SqlTemplateError",
     "Statement",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
 
 from tailrace.sql import types
 from tailrace.sql.value import Prober, Value
 
-__all__ = ["cast", "cast_literal", "to_numeric", "to_text"]
+__all__ = ["cast", "cast_literal", "interval", "to_numeric", "to_text"]
 
 _FROM_TEXT = {
     "DATE": "pg_text_date({})",
@@ -15,6 +16,7 @@ _FROM_TEXT = {
     "TIMESTAMP WITH TIME ZONE": "pg_text_timestamptz({})",
     "BOOLEAN": "pg_text_boolean({})",
 }
+_SIGN = re.compile(r"([+-])\s*(?=\d)")
 
 
 def cast(prober: Prober, value: Value, target: str, characters_max: int | None = None) -> Value:
@@ -34,6 +36,8 @@ def cast(prober: Prober, value: Value, target: str, characters_max: int | None =
             return prober.build(_FROM_TEXT[target], value, type=target)
         if types.is_integer(target):
             return prober.build(f"CAST(pg_text_integer({{}}) AS {target})", value, type=target)
+        if target == "INTERVAL" and value.literal is not None:
+            return interval(prober, value.literal)
         if types.is_list(target) and value.literal is not None:
             items = "[" + value.literal.strip().removeprefix("{").removesuffix("}") + "]"
             return Value(prober, f"CAST({_quote(items)} AS {target})", None, target)
@@ -47,6 +51,12 @@ def cast_literal(prober: Prober, value: Value, target: str) -> Value:
     if value.literal is None or types.is_text(target) or target == '"NULL"':
         return value
     return cast(prober, value, target)
+
+
+def interval(prober: Prober, text: str) -> Value:
+    """The interval that `text` says; its signs may stand apart from their numbers, as in `1 month - 1 day`."""
+    close = _SIGN.sub(lambda sign: sign[1].replace("+", ""), text)
+    return Value(prober, f"CAST({_quote(close)} AS INTERVAL)", None, "INTERVAL")
 
 
 def to_numeric(prober: Prober, value: Value) -> Value:

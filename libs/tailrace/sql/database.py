@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from tailrace.sql.errors import SqlError
+from tailrace.sql.files import FileRows
 from tailrace.sql.literals import quote_identifier, quote_text
 from tailrace.sql.macros import MACROS
 from tailrace.sql.query import QueryTranslator
@@ -88,15 +89,16 @@ class _Stream:
 class Database:
     """Tables in, PostgreSQL's SQL over them, Arrow out.
 
-    SQL reaches the registered tables and nothing else: no file, network, extension, setting or catalogue. Every name in a
+    SQL reaches the registered tables and nothing else: no file (but those of tables that lie in files), network, extension, setting or catalogue. Every name in a
     statement is resolved by us against the registered tables and an explicit list of functions; DuckDB is locked
     down as well, so that a mistake of ours there finds a closed door.
 
     Not thread-safe: one statement at a time. `interrupt` may be called from any thread.
     """
 
-    def __init__(self, limits: DatabaseLimits | None = None) -> None:
-        self._connection = _locked_connection(limits or DatabaseLimits())
+    def __init__(self, limits: DatabaseLimits | None = None, *, files: Sequence[Path] = ()) -> None:
+        """`files` are the only ones on the disk that it can ever read (absolute paths), for `register_files`."""
+        self._connection = _locked_connection(limits or DatabaseLimits(), files)
         self._relations: dict[str, Relation] = {}
         self._schemas: dict[str, pa.Schema] = {}
         self._prober = Prober(self._describe)
@@ -166,13 +168,56 @@ class Database:
         self._relations[name] = Relation(quote_identifier(name), columns)
         self._schemas[name] = schema
 
+    def register_files(
+        self,
+        name: str,
+        rows: FileRows,
+        tail: pa.Table,
+        *,
+        deleted: pa.Table | None = None,
+        superseding: pa.Table | None = None,
+    ) -> None:
+        """Make the rows of files, and after them those of `tail`, the table `name`. Nothing is read before a query asks.
+
+        Args:
+            tail: the columns of `rows` in the same order, in the types that the table shows.
+            deleted: a column `id` with the ids of rows of the files that are left out.
+            superseding: see `FileRows.key`.
+
+        Raises:
+            SqlError: rejected; a file is none of those that this database may read, or as for `register`.
+        """
+        self.register(name, tail)
+        newer = f"newer:{name}"
+        try:
+            described = self._connection.execute(f"DESCRIBE SELECT * FROM {rows.source}").fetchall()  # noqa: S608
+            there = {row[0] for row in described}
+            for kind, table in (("deleted", deleted), ("superseding", superseding)):
+                if table is not None:
+                    self._connection.register(f"{kind}:{name}", table)
+            older = rows.select(
+                there,
+                deleted=f"deleted:{name}" if deleted is not None else None,
+                superseding=f"superseding:{name}" if superseding is not None else None,
+            )
+            self._connection.execute(f"ALTER VIEW {quote_identifier(name)} RENAME TO {quote_identifier(newer)}")
+            union = f"{older} UNION ALL SELECT * FROM {quote_identifier(newer)}"  # noqa: S608
+            self._connection.execute(f"CREATE TEMP VIEW {quote_identifier(name)} AS {union}")
+            described = self._connection.execute(f"DESCRIBE {quote_identifier(name)}").fetchall()
+        except duckdb.Error as error:
+            raise SqlError(f"table {name} cannot be read: {_message(error)}") from error
+        columns = tuple(Column(row[0], row[0], row[1]) for row in described)
+        self._relations[name] = Relation(quote_identifier(name), columns)
+
     def unregister(self, name: str) -> None:
         """Forget the table `name`, if there is one."""
         if self._relations.pop(name, None) is not None:
             self._settle()
             del self._schemas[name]
-            self._connection.execute(f"DROP VIEW IF EXISTS {quote_identifier(name)}")
-            self._connection.unregister(f"arrow:{name}")
+            for view in (name, f"newer:{name}"):
+                self._connection.execute(f"DROP VIEW IF EXISTS {quote_identifier(view)}")
+            for kind in ("arrow", "deleted", "superseding"):
+                self._connection.unregister(f"{kind}:{name}")
 
     def translate(self, sql: str, parameters: Mapping[str, object] | None = None) -> Relation:
         """The SELECT `sql` in DuckDB's SQL, with its columns as PostgreSQL names and types them.
@@ -349,8 +394,8 @@ def _message(error: BaseException) -> str:
     return text.split("\nCandidate")[0].strip()
 
 
-def _locked_connection(limits: DatabaseLimits) -> duckdb.DuckDBPyConnection:
-    """An empty in-memory database with our macros, which from here on can reach nothing."""
+def _locked_connection(limits: DatabaseLimits, files: Sequence[Path]) -> duckdb.DuckDBPyConnection:
+    """An empty in-memory database with our macros, which from here on can reach nothing but `files`."""
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -380,6 +425,8 @@ def _locked_connection(limits: DatabaseLimits) -> duckdb.DuckDBPyConnection:
         connection.execute(f"SET max_temp_directory_size = '{limits.temp_bytes_max // 1024}KiB'")
     for macro in MACROS:
         connection.execute(macro)
+    if files:
+        connection.execute(f"SET allowed_paths = [{', '.join(quote_text(str(path)) for path in files)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection

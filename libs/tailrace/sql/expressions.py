@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sqlglot import exp
 
 from tailrace.sql import types
-from tailrace.sql.casts import cast, cast_literal, to_text
+from tailrace.sql.casts import cast, cast_literal, interval, to_text
 from tailrace.sql.dialect import fold, line_of
 from tailrace.sql.errors import SqlError
 from tailrace.sql.functions import Call, call_function
@@ -328,7 +328,7 @@ class ExpressionTranslator:
             raise SqlError("an interval needs a constant text", line=line_of(node))
         unit = node.args.get("unit")
         text = f"{amount.this} {unit.sql() if unit is not None else ''}".strip()
-        return Value(self.prober, f"CAST({quote_text(text)} AS INTERVAL)", None, "INTERVAL")
+        return interval(self.prober, text)
 
     def _case(self, node: exp.Expr, scope: Scope) -> Value:
         subject = self.translate(node.this, scope) if node.this is not None else None

@@ -68,4 +68,5 @@ for _prefix in ("json", "jsonb"):
         f"{_prefix}_object_keys": _of_document("unnest(json_keys({}))", "VARCHAR"),
         f"to_{_prefix}": _to_json,
     }
+FUNCTIONS["array_to_json"] = _to_json
 FUNCTIONS["row_to_json"] = fixed("to_json({})", type="JSON")

@@ -118,6 +118,20 @@ def _regexp_match(call: Call) -> Value:
     )
 
 
+def _regexp_matches(call: Call) -> Value:
+    """A row for each match: the first one, or with the flag `g` all."""
+    if len(call.args) == 3 and "g" in (call.args[2].literal or ""):
+        if _groups(call.args[1]) > 1:
+            raise call.fail("regexp_matches(..., 'g') takes a pattern with one group at most")
+        flags = quote_text((call.args[2].literal or "").replace("g", ""))
+        group = _groups(call.args[1])
+        pattern = regex_pattern(call.prober, call.args[1])
+        found = f"regexp_extract_all({{}}, {{}}, {group}, {flags})"
+        return call.build(f"unnest(list_transform({found}, lambda m: [m]))", call.args[0], pattern, type="VARCHAR[]")
+    match = _regexp_match(call)
+    return call.build("unnest(CASE WHEN {} IS NULL THEN [] ELSE [{}] END)", match, match, type="VARCHAR[]")
+
+
 def _regexp_replace(call: Call) -> Value:
     if not 3 <= len(call.args) <= 4:
         raise call.wrong_arguments()
@@ -226,6 +240,7 @@ FUNCTIONS: dict[str, Handler] = {
     "quote_literal": fixed("pg_quote_literal({})", type="VARCHAR"),
     "regexp_replace": _regexp_replace,
     "regexp_match": _regexp_match,
+    "regexp_matches": _regexp_matches,
     "regexp_like": _regexp("regexp_matches({}, {}FLAGS)", "BOOLEAN"),
     "regexp_count": _regexp("CAST(len(regexp_extract_all({}, {}, 0FLAGS)) AS INTEGER)", "INTEGER"),
     "regexp_substr": lambda call: _regexp_substring(call, *call.args) if len(call.args) == 2 else _substring(call),

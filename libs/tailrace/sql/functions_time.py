@@ -291,7 +291,22 @@ def _to_date(call: Call) -> Value:
     if len(call.args) != 2 or call.args[1].literal is None:
         raise call.fail("to_date takes a text and a constant pattern")
     pattern = Value(call.prober, quote_text(_parse_format(call.args[1].literal)), None, "VARCHAR")
-    return call.build("CAST(strptime({}, {}) AS DATE)", call.args[0], pattern, type="DATE")
+    characters = _parsed_characters(call.args[1].literal)
+    text = call.args[0]
+    if characters is not None:
+        text = call.build(f"left({{}}, {characters})", text, type="VARCHAR")
+    return call.build("CAST(strptime({}, {}) AS DATE)", text, pattern, type="DATE")
+
+
+def _parsed_characters(pattern: str) -> int | None:
+    """How much of a text the pattern can take, which passes over what follows; None where its parts vary."""
+    characters = 0
+    for token in _PARSE_TOKEN.finditer(pattern):
+        word = (token[3] or "").upper()
+        if token[2] or word in ("MONTH", "DAY", "TZH"):
+            return None
+        characters += {"HH24": 2, "HH12": 2, "MS": 3, "US": 6}.get(word, len(token[1] or word or token[4] or ""))
+    return characters
 
 
 def _date_bin(call: Call) -> Value:

@@ -77,7 +77,7 @@ class Scope:
         """
         scope: Scope | None = self
         while scope is not None:
-            if found := scope._find(table, name, line) or scope._scalar(table, name):
+            if found := scope._find(table, name, line) or scope._scalar(table, name) or scope._row(table, name):
                 return found
             scope = scope.parent
         if table is not None and not self._knows(table):
@@ -109,6 +109,19 @@ class Scope:
             if table is None and source.scalar and source.alias == name:
                 column = source.columns[0]
                 return f"{quote_identifier(source.alias)}.{quote_identifier(column.physical)}", column.type
+        return None
+
+    def _row(self, table: str | None, name: str) -> tuple[str, str] | None:
+        """An alias where a column is expected stands for its whole row, as in `row_to_json(q)`."""
+        for source in self.sources:
+            if table is None and source.alias == name and source.columns:
+                alias = quote_identifier(name)
+                names = [quote_identifier(column.name) for column in source.columns]
+                parts = [f"{alias}.{quote_identifier(column.physical)}" for column in source.columns]
+                types = [column.type for column in source.columns]
+                values = ", ".join(f"{name} := {part}" for name, part in zip(names, parts, strict=True))
+                row_type = ", ".join(f"{name} {type}" for name, type in zip(names, types, strict=True))
+                return f"struct_pack({values})", f"STRUCT({row_type})"
         return None
 
     def _knows(self, table: str) -> bool:
