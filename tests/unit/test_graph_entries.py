@@ -99,6 +99,7 @@ def test_function_keys() -> None:
             partitions: 8
             partition_key: customer
             freshness: 5m
+            retention: 2d
             title: none
           - stream: old_stream
     """)
@@ -122,9 +123,12 @@ def test_function_keys() -> None:
     }
     assert (second.is_manual, second.cron, second.timeout_s, second.memory_bytes) == (True, None, 1.5, 2 << 30)
     assert (hook.kind, hook.title, hook.respond) == ("webhook", "hook", True)
-    assert [(store.name, store.partitions, store.partition_key, store.freshness_s) for store in app.stores] == [
-        ("hook", 8, "customer", 300.0),
-        ("old_stream", 1, None, None),
+    assert [
+        (store.name, store.partitions, store.partition_key, store.freshness_s, store.retention_s)
+        for store in app.stores
+    ] == [
+        ("hook", 8, "customer", 300.0, 172_800.0),
+        ("old_stream", 1, None, None, None),
     ]
     assert app.ok
 

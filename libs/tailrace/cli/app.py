@@ -77,6 +77,15 @@ def up(
         str | None,
         typer.Option("--log", envvar="TAILRACE_LOG", metavar="URL", help="sqlite:///path.db or kafka://host:9092."),
     ] = None,
+    lake: Annotated[
+        str | None,
+        typer.Option(
+            "--lake",
+            envvar="TAILRACE_LAKE",
+            metavar="URL",
+            help="A folder or s3://bucket/prefix (gs://, az://) for Delta tables; else `lake` in the data folder.",
+        ),
+    ] = None,
     data: Annotated[
         Path, typer.Option("--data", envvar="TAILRACE_DATA", metavar="DIR", help="Where everything is kept.")
     ] = Path(".tailrace"),
@@ -105,7 +114,7 @@ def up(
     from tailrace.cli.house import HouseSettings
     from tailrace.cli.up import serve
 
-    settings = HouseSettings(apps=folders, data_dir=data, log_url=log, host=host, port=port)
+    settings = HouseSettings(apps=folders, data_dir=data, log_url=log, lake_url=lake, host=host, port=port)
     raise typer.Exit(serve(settings, watch=watch, as_json=as_json, verbose=verbose))
 
 

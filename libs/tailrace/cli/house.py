@@ -8,7 +8,8 @@ import fcntl
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 
 import orjson
@@ -16,12 +17,14 @@ from aiohttp import web
 
 from tailrace.api import LocalApi
 from tailrace.cli.apps import usable_app
+from tailrace.cli.keeper import Keeper
 from tailrace.errors import FatalError, RejectedError
 from tailrace.gateway import Gateway, GatewaySettings, WebhookRoute
 from tailrace.graph import App
 from tailrace.log import Log, open_log
 from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, copy_files, deploy
 from tailrace.runtime import Runtime
+from tailrace.snapshotter import SnapshotterSettings, TableWish
 
 __all__ = ["CONTACT_FILE", "AlreadyUpError", "House", "HouseSettings", "PortInUseError"]
 
@@ -53,6 +56,8 @@ class HouseSettings:
     data_dir: Path = Path(".tailrace")
     log_url: str | None = None
     """None: the embedded log in the data folder."""
+    lake_url: str | None = None
+    """None: the folder `lake` in the data folder."""
     host: str = "127.0.0.1"
     port: int = 8700
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
@@ -62,6 +67,14 @@ class HouseSettings:
     def url(self) -> str:
         """The log's URL."""
         return self.log_url or f"sqlite:///{self.data_dir.resolve() / 'tailrace.db'}"
+
+    @property
+    def lake(self) -> str:
+        """The lake's URL, or its folder."""
+        url = self.lake_url
+        if url is None:
+            return str(self.data_dir.resolve() / "lake")
+        return url if "://" in url else str(Path(url).resolve())
 
     @property
     def shown_url(self) -> str:
@@ -88,6 +101,7 @@ class House:
         self._exits = contextlib.AsyncExitStack()
         self._host: Host | None = None
         self._gateway: Gateway | None = None
+        self._keeper: Keeper | None = None
 
     @property
     def base_url(self) -> str:
@@ -128,7 +142,10 @@ class House:
         await host.start()
         self._exits.push_async_callback(host.stop)
         await self.load()
+        keeper = self._keeper = Keeper(log, self._snapshotter_settings)
+        self._exits.push_async_callback(keeper.close)
         await self._serve(gateway, host)
+        keeper.start()
 
     async def load(self) -> None:
         """Read the apps' folders again, and deploy what is there now.
@@ -152,6 +169,28 @@ class House:
         await self._host.deploy(deployments)
         self._gateway.set_routes(routes)
         self.apps = apps
+        if self._keeper is not None:
+            self._keeper.tell()
+
+    def _snapshotter_settings(self) -> SnapshotterSettings:
+        tables: dict[str, TableWish] = {}
+        for deployment in self.deployments:
+            for topic, table in deployment.tables.items():
+                store = table.store
+                wish = TableWish(
+                    name=store.name,
+                    freshness=_duration(store.freshness_s),
+                    retention=_duration(store.retention_s or deployment.app.retention_s),
+                )
+                tables[topic] = wish
+                tables[table.dead_letters] = replace(wish, name=f"{store.name}_dead_letters")
+        return SnapshotterSettings(
+            log_url=self.settings.url,
+            lake_url=self.settings.lake,
+            staging_dir=str(self.settings.data_dir.resolve() / "staging"),
+            graphs=tuple(deployment.graph for deployment in self.deployments),
+            tables=tables,
+        )
 
     async def stop(self) -> None:
         """Answer what was accepted, commit what ended, and let go of everything; within 5 s."""
@@ -163,7 +202,14 @@ class House:
         app = gateway.new_app()
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         view = HostView(
-            host, "", {"log": settings.shown_url, "data": str(settings.data_dir.resolve()), "pid": os.getpid()}
+            host,
+            "",
+            {
+                "log": settings.shown_url,
+                "lake": settings.lake,
+                "data": str(settings.data_dir.resolve()),
+                "pid": os.getpid(),
+            },
         )
         LocalApi(view, token=token).add_to(app)
         await runner.setup()
@@ -200,6 +246,10 @@ class SameSlugError(RejectedError):
     def __init__(self, slug: str) -> None:
         self.slug = slug
         super().__init__(f"two apps have the slug {slug!r}: give one of them another `slug:` in its graph.yml")
+
+
+def _duration(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def _different(apps: Sequence[App]) -> None:

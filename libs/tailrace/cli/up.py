@@ -181,10 +181,17 @@ class _Up:
         data = str(settings.data_dir.resolve())
         if self._as_json:
             print_json_line(
-                {"type": "ready", "url": house.base_url, "log": settings.shown_url, "data": data, "apps": apps}
+                {
+                    "type": "ready",
+                    "url": house.base_url,
+                    "log": settings.shown_url,
+                    "lake": settings.lake,
+                    "data": data,
+                    "apps": apps,
+                }
             )
         else:
-            console().print(_banner(house.base_url, settings.shown_url, data, apps), soft_wrap=True)
+            console().print(_banner(house.base_url, settings.shown_url, settings.lake, data, apps), soft_wrap=True)
             sys.stdout.flush()
 
     def _begin_deadline(self) -> None:
@@ -197,14 +204,14 @@ class _Up:
         os._exit(self._status)
 
 
-def _banner(url: str, log: str, data: str, apps: Sequence[dict[str, Any]]) -> Text:
+def _banner(url: str, log: str, lake: str, data: str, apps: Sequence[dict[str, Any]]) -> Text:
     from importlib.metadata import version
 
     from rich.text import Text
 
     text = Text()
     text.append(f"Tailrace {version('tailrace')}", style="bold")
-    for name, value in (("url", url), ("log", log), ("data", data)):
+    for name, value in (("url", url), ("log", log), ("lake", lake), ("data", data)):
         text.append(f"\n  {name:<9}", style="dim")
         text.append(value)
     for app in apps:

@@ -105,6 +105,7 @@ class _Builder:
             tags=graph.tags,
             version=graph.version,
             icon_url=graph.icon_url,
+            retention_s=graph.retention_s,
             extra=graph.extra,
             errors=self._problems.sorted(),
             scopes={place.path: place.scope for place in places},
@@ -129,6 +130,7 @@ class _Builder:
             partitions=entry.partitions,
             partition_key=entry.partition_key,
             freshness_s=entry.freshness_s,
+            retention_s=entry.retention_s,
             display=entry.display,
             extra=entry.extra,
         )

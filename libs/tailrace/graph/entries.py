@@ -63,6 +63,7 @@ class StoreEntry(Entry):
     partitions: int = 1
     partition_key: str | None = None
     freshness_s: float | None = None
+    retention_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ class GraphFile:
     tags: tuple[str, ...] = ()
     version: str | None = None
     icon_url: str | None = None
+    retention_s: float | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
     readable: bool = True
     """False when nothing could be read, so that nothing is known of what it holds."""

@@ -90,6 +90,7 @@ class _Reader:
             tags=tuple(text for text, _ in top.texts("tags")),
             version=top.raw("version"),
             icon_url=self._icon(top),
+            retention_s=top.duration_s("retention"),
             extra=top.rest(),
         )
 
@@ -279,6 +280,7 @@ class _Reader:
             partitions=section.integer("partitions", 1, 256) or 1,  # a row's id has eight bits for its partition
             partition_key=section.text("partition_key"),
             freshness_s=section.duration_s("freshness"),
+            retention_s=section.duration_s("retention"),
             display=section.plain_map("display"),
             extra=section.rest(),
         )

@@ -197,6 +197,9 @@ class Store:
     partitions: int = 1
     partition_key: str | None = None
     freshness_s: float | None = None
+    """How old the lake's copy of it may be."""
+    retention_s: float | None = None
+    """How long its superseded versions stay; None: as the app says."""
     display: Mapping[str, object] = field(default_factory=dict)
     extra: Mapping[str, object] = field(default_factory=dict)
 
@@ -378,6 +381,8 @@ class App:
     tags: tuple[str, ...] = ()
     version: str | None = None
     icon_url: str | None = None
+    retention_s: float | None = None
+    """How long superseded versions of its Tables stay; None: as the deployment says."""
     extra: Mapping[str, object] = field(default_factory=dict)
     """Top-level keys that we do not know."""
     errors: tuple[GraphError, ...] = ()

@@ -48,6 +48,7 @@ __all__ = [
 
 _HOUR_MS = 3_600_000
 _NOTE = b"retention:"
+_NEVER_MS = 1 << 62
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,14 +255,12 @@ def find_facts(
     )
 
 
-def _facts(
-    log: Log, partition: Partition, start: int, view: VersionView, snapshot: Snapshot | None
-) -> VersionFacts:
+def _facts(log: Log, partition: Partition, start: int, view: VersionView, snapshot: Snapshot | None) -> VersionFacts:
     _, stop = view.segments[-1]
     superseded_ms = 0
     if stop >= start:
         batch = log.read(partition, Offset(stop), records_max=1)
-        superseded_ms = batch.records[0].ts_ms if batch.records else 0
+        superseded_ms = batch.records[0].ts_ms if batch.records else _NEVER_MS
     return VersionFacts(
         view.name,
         view.begun_ms,

@@ -1,5 +1,11 @@
-"""The snapshotter: folds the topics of Tables into Delta tables, keeps those in shape, and lets go of what is old."""
+"""The snapshotter: folds the topics of Tables into Delta tables, keeps those in shape, and lets go of what is old.
+
+What is exported here imports no Delta: whoever starts the process only needs its settings.
+"""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
+from tailrace.snapshotter.topics import GROUP, behind, table_topics
+
+__all__ = ["GROUP", "SnapshotterSettings", "TableWish", "behind", "table_topics"]

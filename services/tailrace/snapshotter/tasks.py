@@ -1,0 +1,169 @@
+"""What a snapshotter's process does once, and answers: let go of what is old, make indexes again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tailrace.lake import LakeLocation, rebuild_fold
+from tailrace.lake.retention import RetentionLimits, RetentionPlan, carry_out, decide, find_facts, finish_notes
+from tailrace.log import Log, Offset, Partition, Place, TopicInfo, open_log, scan
+from tailrace.runtime import Runtime, probe_from_environment
+from tailrace.snapshotter.index import IndexEntry, append_all, fold_record, gone_record, read_index, snapshot_record
+from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
+from tailrace.snapshotter.topics import GROUP, table_topics
+from tailrace.tables import TableFold
+
+__all__ = ["TASKS", "collect", "collect_all", "rebuild"]
+
+
+def collect(
+    log: Log,
+    location: LakeLocation,
+    settings: SnapshotterSettings,
+    runtime: Runtime,
+    graph: str,
+    *,
+    dry_run: bool = False,
+) -> Iterator[RetentionPlan]:
+    """Decide what may go of one app's Tables, and let go of it; with `dry_run` only the decision."""
+    infos = table_topics(log, [graph])
+    index = Partition(f"{graph}._index")
+    if not infos or index.topic not in log.topics(index.topic):
+        return
+    staging = Path(settings.staging_dir)
+    writer = None if dry_run else log.open_writer(f"retention-{graph}")
+    try:
+        if writer is not None:
+            yield from finish_notes(log, location, index=index, staging=staging, writer=writer, runtime=runtime)
+        places = log.places(GROUP, [Partition(topic) for topic in infos])
+        for topic, entry in read_index(log, graph, infos).items():
+            limits = _limits(settings, topic)
+            plan = _decide(log, topic, entry, places.get(Partition(topic)), runtime.clock.now_ms(), limits)
+            if plan is None or plan.empty:
+                continue
+            if writer is None:
+                yield plan
+            else:
+                yield carry_out(
+                    log,
+                    location,
+                    plan,
+                    index=index,
+                    staging=staging,
+                    writer=writer,
+                    limits=limits,
+                    runtime=runtime,
+                )
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _decide(
+    log: Log, topic: str, entry: IndexEntry, place: Place | None, now_ms: int, limits: RetentionLimits
+) -> RetentionPlan | None:
+    fold = entry.table_fold()
+    if fold is None or place is None:
+        return None
+    views = [version.view(fold.position) for version in fold.versions.values()]
+    facts = find_facts(
+        log,
+        topic,
+        views,
+        fold.active.name if fold.active is not None else None,
+        entry.snapshots,
+        in_lake=min(fold.position, place.offset),
+        now_ms=now_ms,
+        limits=limits,
+    )
+    return decide(facts, now_ms, limits)
+
+
+def _limits(settings: SnapshotterSettings, topic: str) -> RetentionLimits:
+    wish = settings.tables.get(topic, TableWish(name=topic))
+    return RetentionLimits(retention=wish.retention or settings.retention, grace=settings.grace)
+
+
+def collect_all(settings: SnapshotterSettings, *, dry_run: bool = False) -> list[dict[str, Any]]:
+    """What goes, or would go, of all apps."""
+    with _open(settings) as (log, location, runtime):
+        return [
+            plan.to_json()
+            for graph in settings.graphs
+            for plan in collect(log, location, settings, runtime, graph, dry_run=dry_run)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rebuilt:
+    """One topic's index, made again."""
+
+    fold: TableFold
+    lost: str | None
+
+
+def rebuild(settings: SnapshotterSettings) -> list[dict[str, Any]]:
+    """Make the indexes of all Tables again, from lake and log alone; returns what was found of each."""
+    answer = []
+    with _open(settings) as (log, location, _):
+        for graph in settings.graphs:
+            infos = table_topics(log, [graph])
+            entries = read_index(log, graph, infos)
+            for topic, info in infos.items():
+                name = settings.tables.get(topic, TableWish(name=topic)).name
+                lake_fold, snapshots = rebuild_fold(location, topic, born_ms=info.born_ms)
+                rebuilt = _fold_again(log, info, name, lake_fold)
+                found = {snapshot.version for snapshot in snapshots}
+                gone = entries.get(topic, IndexEntry()).snapshots.keys() - found
+                append_all(
+                    log,
+                    topic,
+                    [
+                        fold_record(info, rebuilt.fold),
+                        *(snapshot_record(info, snapshot) for snapshot in snapshots),
+                        *(gone_record(topic, version) for version in gone),
+                    ],
+                )
+                answer.append(
+                    {
+                        "topic": topic,
+                        "table": name,
+                        "position": rebuilt.fold.position,
+                        "versions": len(rebuilt.fold.versions),
+                        "in_lake": len(found),
+                        "lost": rebuilt.lost,
+                    }
+                )
+    return answer
+
+
+def _fold_again(log: Log, info: TopicInfo, name: str, lake_fold: TableFold) -> _Rebuilt:
+    """The fold of a topic at its end: from its own start where the log has it, else from where the lake has got to."""
+    partition = Partition(info.name)
+    start = log.starts([partition])[partition]
+    fold = TableFold(name) if start == 0 or lake_fold.position == 0 else lake_fold
+    lost = None
+    if fold.position < start:
+        lost = f"records {fold.position} to {start} are neither in the log nor in the lake"
+        fold.position = start
+    for batch in scan(log, partition, Offset(fold.position), log.settled_ends([partition])[partition]):
+        fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
+    return _Rebuilt(fold, lost)
+
+
+@contextmanager
+def _open(settings: SnapshotterSettings) -> Iterator[tuple[Log, LakeLocation, Runtime]]:
+    runtime = Runtime(probe=probe_from_environment())
+    location = LakeLocation.parse(settings.lake_url)
+    log = open_log(settings.log_url, runtime=runtime)
+    try:
+        yield log, location, runtime
+    finally:
+        log.close()
+
+
+TASKS: Mapping[str, Callable[..., Any]] = {"gc": collect_all, "rebuild": rebuild}

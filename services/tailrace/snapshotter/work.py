@@ -1,0 +1,221 @@
+"""One Table's way into the lake, step by step: read on, fold, snapshot each version that has news, say how far it is.
+
+Steps, each of which a crash may follow:
+
+ 1. `topic-read`        messages are folded in memory; nothing has changed.
+ 2. the Delta commits   one for each version with news (`tailrace.lake.snapshot` names their points): rows and position
+                        become visible together, version by version. What is in there is never written again: each
+                        Delta table says itself how far it is.
+ 3. `lake-written`      all versions are as far as the step goes.
+ 4. `place-committed`   the group's place and the index records, in one transaction: a lower bound and a cache. A crash
+                        before repeats the reading, not the rows.
+
+What is held in memory is a step's messages, so a step is bounded by records and bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tailrace.lake import LakeLocation, TopicSource, VersionTable, rebuild_fold, snapshot_version
+from tailrace.log import Log, NewRecord, Offset, Partition, TopicInfo
+from tailrace.runtime import Runtime
+from tailrace.snapshotter.burial import bury
+from tailrace.snapshotter.cadence import News
+from tailrace.snapshotter.index import IndexEntry, fold_record, snapshot_record
+from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
+from tailrace.snapshotter.source import RecentSource
+from tailrace.tables import StagedFiles, TableFold
+
+__all__ = ["TableWork"]
+
+_READ_RECORDS_MAX = 10_000
+_READ_BYTES_MAX = 8 << 20
+
+
+class TableWork:
+    """Brings the versions of one topic into the lake. Belongs to one thread at a time.
+
+    Args:
+        entry: what the index says about the topic.
+        place: the group's place; None where it has none.
+        save: commits a place and index records in one transaction.
+        lost: told which rows are neither in the log nor in the lake any more.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        info: TopicInfo,
+        location: LakeLocation,
+        settings: SnapshotterSettings,
+        runtime: Runtime,
+        *,
+        entry: IndexEntry,
+        place: int | None,
+        save: Callable[[str, int, Sequence[NewRecord]], None],
+        lost: Callable[[str, str], None],
+    ) -> None:
+        self.info = info
+        self._log, self._location, self._settings, self._runtime = log, location, settings, runtime
+        self._save, self._lost = save, lost
+        self._partition = Partition(info.name)
+        self._files = StagedFiles(Path(settings.staging_dir))
+        self.wish = settings.tables.get(info.name, TableWish(name=info.name))
+        self.snapshots = dict(entry.snapshots)
+        """The newest of each version that is in the lake, as far as is known."""
+        self.place = place or 0
+        self.record_bytes = 0
+        """Of a record, on average, in the last step."""
+        self._entry = entry
+        self._fold: TableFold | None = None
+        self._saved_active: str | None = None
+        self._tidied_ms: dict[str, int] = {}
+        self._open: dict[str, VersionTable] = {}
+        """The active version's: opening one takes longer than a small step."""
+        self._missing = self._gone_tables()
+
+    def news(self, since_ms: int, end: int) -> News:
+        """What is new, for the cadence."""
+        active = self._fold.active if self._fold is not None else None
+        snapshot = self.snapshots.get(active.name) if active is not None else None
+        return News(
+            since_ms=since_ms,
+            records=max(0, end - self.place),
+            record_bytes=self.record_bytes,
+            keyed=bool(active is not None and active.settings.unique_on),
+            rows=snapshot.rows if snapshot is not None else 0,
+            freshness=self.wish.freshness,
+        )
+
+    @property
+    def damaged(self) -> bool:
+        """Whether tables that were there are gone, so that they must be made again."""
+        return bool(self._missing)
+
+    def first_ms(self, end: int) -> int | None:
+        """When the first record came that is not in the lake; None where there is none."""
+        batch = self._log.read(self._partition, Offset(self._start()), stop=Offset(end), records_max=1)
+        return batch.records[0].ts_ms if batch.records else None
+
+    def step(self) -> bool:
+        """Go on by one step; True when there was nothing left at its end. Raises what the log and the lake raise."""
+        reached = self._runtime.probe.reached
+        fold = self._load()
+        end = self._log.ends([self._partition])[self._partition]
+        source = RecentSource(self._log, self._partition, self._settings.step_bytes_max)
+        at = self._read(fold, source, end)
+        reached("topic-read")
+        records = self._write(fold, source)
+        reached("lake-written")
+        self._save(self.info.name, fold.position, [fold_record(self.info, fold), *records])
+        reached("place-committed")
+        self.place = fold.position
+        self._saved_active = fold.active.name if fold.active is not None else None
+        self._missing.clear()
+        if source.read_records:
+            self.record_bytes = source.read_bytes // source.read_records
+        return at >= end
+
+    # -- where it begins ------------------------------------------------------------------------------------------
+
+    def _start(self) -> int:
+        return max(self.place, self._log.starts([self._partition])[self._partition])
+
+    def _load(self) -> TableFold:
+        if self._fold is not None:
+            return self._fold
+        start = self._log.starts([self._partition])[self._partition]
+        fold = self._entry.table_fold()
+        if fold is None or fold.position < start:
+            fold = TableFold(self.wish.name)
+            if start > 0:
+                rebuilt, found = rebuild_fold(self._location, self.info.name, born_ms=self.info.born_ms)
+                self.snapshots = {snapshot.version: snapshot for snapshot in found}
+                fold = rebuilt if rebuilt.position > 0 else fold
+            if fold.position < start:
+                self._lost(self.info.name, f"records {fold.position} to {start} are neither in the log nor in the lake")
+                fold.position = start
+        active = fold.active
+        self._saved_active = active.name if active is not None and active.name in self.snapshots else None
+        self._fold = fold
+        return fold
+
+    def _gone_tables(self) -> set[str]:
+        """Versions whose Delta tables the index knows, and whose folders are not there."""
+        if not self._location.is_local:
+            return set()
+        return {
+            name
+            for name, snapshot in self.snapshots.items()
+            if not (self._location.local_path(snapshot.folder) / "_delta_log").is_dir()
+        }
+
+    # -- a step ---------------------------------------------------------------------------------------------------
+
+    def _read(self, fold: TableFold, source: RecentSource, end: int) -> int:
+        """Fold on to where a step's bounds are reached, or to the end; returns how far it came."""
+        settings = self._settings
+        at = self._start()
+        while at < end and (
+            at < fold.position
+            or (source.read_records < settings.step_records_max and source.read_bytes < settings.step_bytes_max)
+        ):
+            batch = self._log.read(
+                self._partition,
+                Offset(at),
+                stop=Offset(end),
+                records_max=_READ_RECORDS_MAX,
+                bytes_max=_READ_BYTES_MAX,
+            )
+            if batch.next <= at:
+                break
+            source.keep(at, batch)
+            fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
+            at = batch.next
+        return at
+
+    def _write(self, fold: TableFold, messages: RecentSource) -> list[NewRecord]:
+        """Bring each version that has news to the fold's position; returns what the index is to say."""
+        records: list[NewRecord] = []
+        source = TopicSource(
+            self.info.name,
+            self.info.born_ms,
+            messages,
+            self._files,
+            self._log.starts([self._partition])[self._partition],
+        )
+        open_tables: dict[str, VersionTable] = {}
+        for name in self._wanted(fold):
+            done = snapshot_version(
+                self._location,
+                source,
+                fold,
+                name,
+                table=self._open.get(name),
+                bury=lambda rows: bury(self._log, self.info.name, rows, self._runtime.clock.now_ms()),
+                runtime=self._runtime,
+            )
+            if fold.active is not None and name == fold.active.name:
+                open_tables[name] = done.table
+            if done.lost is not None:
+                start, stop = done.lost
+                self._lost(self.info.name, f"rows of {name} at offsets {start} to {stop} are in neither log nor lake")
+            self.snapshots[name] = done.snapshot
+            records.append(snapshot_record(self.info, done.snapshot))
+        self._open = open_tables
+        return records
+
+    def _wanted(self, fold: TableFold) -> list[str]:
+        """The versions that a step has to look at: the active one, the one that was active, and those in the lake that
+        got rows since. Others that were superseded before any snapshot do not get there."""
+        active = fold.active.name if fold.active is not None else None
+        names = []
+        for name, version in fold.versions.items():
+            snapshot = self.snapshots.get(name)
+            stop = version.segments[-1][1]
+            late = snapshot is not None and (stop is None or stop > snapshot.position)
+            if name == active or late or (name == self._saved_active and name != active) or name in self._missing:
+                names.append(name)
+        return names
