@@ -113,6 +113,12 @@ def test_a_missing_package_gets_the_key_to_set(tmp_path: Path, module: str, pack
     assert package in hint
 
 
+def test_the_helper_library_is_installed_alone(tmp_path: Path) -> None:
+    """Its dependencies hold a package of type stubs that is called `patterns` too."""
+    error = failure(tmp_path, "from patterns_components.helpers.api import handle_rate_limiting\n")
+    assert "--no-deps patterns-components" in (error_hint(error) or "")
+
+
 def test_recursion_without_end_is_told_shortly(tmp_path: Path) -> None:
     error = failure(tmp_path, "def f():\n    return f()\nf()\n")
     shown = format_user_traceback(error, tmp_path)

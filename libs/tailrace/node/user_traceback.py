@@ -124,6 +124,11 @@ def _missing_module_hint(name: str) -> str | None:
     parent, _, child = name.rpartition(".")
     if name == "datetime.datetime":
         return "write `from datetime import datetime`, and `datetime.now()` where the time is needed"
+    if name.partition(".")[0] == "patterns_components":
+        return (
+            "install it beside Tailrace with `pip install --no-deps patterns-components`: what it depends on would take "
+            "the place of the module `patterns`"
+        )
     if parent in sys.modules and not hasattr(sys.modules[parent], "__path__"):
         return f"`{parent}` is a module, not a package: write `from {parent} import {child}`"
     if parent:
