@@ -69,7 +69,7 @@ class FileRows:
         return f"read_parquet([{paths}], union_by_name = true, hive_partitioning = false)"
 
     def select(self, there: Collection[str], *, deleted: str | None, superseding: str | None) -> str:
-        """The rows.
+        """The rows; in the files' order where nothing is left out.
 
         Args:
             there: the columns that the files have.
@@ -78,16 +78,14 @@ class FileRows:
         """
         items = ", ".join(f"{each.sql(there)} AS {quote_identifier(each.name)}" for each in self.columns)
         row_id = f"f.{quote_identifier(self.id_column)}"
-        wheres = []
-        if self.before is not None:
-            wheres.append(f"{row_id} < {quote_text(self.before)}")
+        joins = ""
         if deleted is not None:
-            wheres.append(f"NOT EXISTS (SELECT 1 FROM {quote_identifier(deleted)} d WHERE d.id = {row_id})")
+            joins += f" ANTI JOIN {quote_identifier(deleted)} d ON d.id = {row_id}"
         if superseding is not None and self.key:
             by_name = {each.name: each for each in self.columns}
             equal = " AND ".join(
                 f"k.{quote_identifier(theirs)} = {by_name[ours].sql(there)}" for ours, theirs in self.key.items()
             )
-            wheres.append(f"NOT EXISTS (SELECT 1 FROM {quote_identifier(superseding)} k WHERE {equal})")  # noqa: S608
-        where = f" WHERE {' AND '.join(wheres)}" if wheres else ""
-        return f"SELECT {items} FROM {self.source} f{where}"  # noqa: S608 (quoted)
+            joins += f" ANTI JOIN {quote_identifier(superseding)} k ON {equal}"
+        where = f" WHERE {row_id} < {quote_text(self.before)}" if self.before is not None else ""
+        return f"SELECT {items} FROM {self.source} f{joins}{where}"  # noqa: S608 (quoted)
