@@ -21,6 +21,7 @@ from tailrace.cli.keeper import Keeper
 from tailrace.errors import FatalError, RejectedError
 from tailrace.gateway import Gateway, GatewaySettings, WebhookRoute
 from tailrace.graph import App
+from tailrace.lake import LakeLocation, SnapshotFiles
 from tailrace.log import Log, open_log
 from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, copy_files, deploy
 from tailrace.runtime import Runtime
@@ -71,10 +72,16 @@ class HouseSettings:
     @property
     def lake(self) -> str:
         """The lake's URL, or its folder."""
-        url = self.lake_url
-        if url is None:
-            return str(self.data_dir.resolve() / "lake")
-        return url if "://" in url else str(Path(url).resolve())
+        return self.location.url
+
+    @property
+    def location(self) -> LakeLocation:
+        """Where the lake is.
+
+        Raises:
+            LakeUrlError: rejected; the URL cannot be understood.
+        """
+        return LakeLocation.parse(self.lake_url or str(self.data_dir.resolve() / "lake"))
 
     @property
     def shown_url(self) -> str:
@@ -136,6 +143,7 @@ class House:
             settings=settings.runner,
             respond=gateway.respond,
             failed=self._failed,
+            fetch=SnapshotFiles(settings.location, data_dir / "lake-cache", self._runtime.clock).fetch,
         )
         if self._listener is not None:
             host.journal.listen(self._listener)

@@ -20,7 +20,7 @@ import orjson
 
 from tailrace.errors import RetriableError
 from tailrace.log import Log, Partition
-from tailrace.snapshotter import SnapshotterSettings, behind, table_topics
+from tailrace.snapshotter import SnapshotterSettings, behind, lake_is_gone, table_topics
 
 __all__ = ["Keeper", "KeeperError"]
 
@@ -136,8 +136,10 @@ class Keeper:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + UPKEEP_S
         while loop.time() < until_s:
-            graphs = self._settings().graphs
-            topics = await asyncio.to_thread(table_topics, self._log, graphs)
+            settings = self._settings()
+            topics = await asyncio.to_thread(table_topics, self._log, settings.graphs)
+            if await asyncio.to_thread(lake_is_gone, self._log, settings.lake_url, list(topics)):
+                return
             with contextlib.closing(self._log.watch()) as watch:
                 watch.add([Partition(topic) for topic in topics])
                 if await self._behind(topics):

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from tailrace.lake.delta import TableMeta, VersionTable
 from tailrace.lake.errors import LakeConflictError, LakeDamagedError, LakeUnavailableError, LakeUrlError
+from tailrace.lake.files import SnapshotFiles
 from tailrace.lake.limits import LakeLimits
 from tailrace.lake.location import LakeLocation
 from tailrace.lake.misfits import DeadRow
 from tailrace.lake.rebuild import rebuild_fold
+from tailrace.lake.retention import RetentionLimits, RetentionPlan, carry_out, decide, find_facts, finish_notes
 from tailrace.lake.snapshot import Snapshotted, TopicSource, snapshot_version
 from tailrace.lake.upkeep import Tidied, compact, tidy
 
@@ -20,12 +22,19 @@ __all__ = [
     "LakeLocation",
     "LakeUnavailableError",
     "LakeUrlError",
+    "RetentionLimits",
+    "RetentionPlan",
+    "SnapshotFiles",
     "Snapshotted",
     "TableMeta",
     "Tidied",
     "TopicSource",
     "VersionTable",
+    "carry_out",
     "compact",
+    "decide",
+    "find_facts",
+    "finish_notes",
     "rebuild_fold",
     "snapshot_version",
     "tidy",

@@ -8,8 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tailrace.lake import LakeLocation, rebuild_fold
-from tailrace.lake.retention import RetentionLimits, RetentionPlan, carry_out, decide, find_facts, finish_notes
+from tailrace.lake import (
+    LakeLocation,
+    RetentionLimits,
+    RetentionPlan,
+    carry_out,
+    decide,
+    find_facts,
+    finish_notes,
+    rebuild_fold,
+)
 from tailrace.log import Log, Offset, Partition, Place, TopicInfo, open_log, scan
 from tailrace.runtime import Runtime, probe_from_environment
 from tailrace.snapshotter.index import IndexEntry, append_all, fold_record, gone_record, read_index, snapshot_record

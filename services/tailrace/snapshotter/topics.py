@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from tailrace.log import Log, Offset, Partition, TopicInfo
 
-__all__ = ["GROUP", "behind", "table_topics"]
+__all__ = ["GROUP", "behind", "lake_is_gone", "table_topics"]
 
 GROUP = "tailrace.snapshotter"
 """The group whose place in a topic says: at least so far all versions are in the lake."""
@@ -35,3 +36,10 @@ def behind(log: Log, topics: Iterable[str]) -> dict[str, tuple[Offset, Offset]]:
         if place < end:
             found[partition.topic] = place, end
     return found
+
+
+def lake_is_gone(log: Log, lake_url: str, topics: Iterable[str]) -> bool:
+    """Whether a lake on this machine was deleted, though something was in it: it is to be made again."""
+    if "://" in lake_url or Path(lake_url).exists():
+        return False
+    return bool(log.places(GROUP, [Partition(topic) for topic in topics]))
