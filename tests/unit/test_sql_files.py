@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -17,7 +18,7 @@ from tailrace.sql import JSON_METADATA, Database, DatabaseLimits, FileColumn, Fi
 LIMITS = DatabaseLimits(threads=1)
 
 
-def file(folder: Path, name: str, **columns: object) -> Path:
+def file(folder: Path, name: str, **columns: Any) -> Path:
     path = folder / f"{name}.parquet"
     pq.write_table(pa.table(columns), path)
     return path
@@ -46,8 +47,8 @@ def tail(*numbers: int) -> pa.Table:
 COLUMNS = [FileColumn("n", "n"), FileColumn("late", "late"), FileColumn("patterns_id", "patterns_id")]
 
 
-def rows_of(files: list[Path], **changes: object) -> FileRows:
-    return FileRows(**{"paths": files, "columns": COLUMNS, "id_column": "patterns_id", **changes})  # type: ignore[arg-type]
+def rows_of(files: list[Path], **changes: Any) -> FileRows:
+    return FileRows(**{"paths": files, "columns": COLUMNS, "id_column": "patterns_id", **changes})
 
 
 def test_rows_of_the_files_come_first_and_then_those_of_the_tail(database: Database, files: list[Path]) -> None:
@@ -104,16 +105,14 @@ def test_types_come_back_from_how_they_are_stored(tmp_path: Path) -> None:
         wide=pa.array([1, 2, None], pa.int64()),
         patterns_id=["a", "b", "c"],
     )
-    shown = pa.schema(
-        [
-            pa.field("at", pa.time64("us")),
-            pa.field("span", pa.duration("us")),
-            pa.field("doc", pa.string(), metadata=JSON_METADATA),
-            pa.field("moment", pa.timestamp("us", "UTC")),
-            pa.field("day", pa.timestamp("us")),
-            pa.field("wide", pa.string()),
-        ]
-    )
+    fields: list[pa.Field[Any]] = [
+        pa.field("at", pa.time64("us")),
+        pa.field("span", pa.duration("us")),
+        pa.field("doc", pa.string(), metadata=JSON_METADATA),
+        pa.field("moment", pa.timestamp("us", "UTC")),
+        pa.field("day", pa.timestamp("us")),
+        pa.field("wide", pa.string()),
+    ]
     columns = [
         FileColumn("at", "at", "TIME"),
         FileColumn("span", "span", "INTERVAL"),
@@ -124,7 +123,7 @@ def test_types_come_back_from_how_they_are_stored(tmp_path: Path) -> None:
     ]
     with Database(LIMITS, files=[path]) as database:
         rows = FileRows(paths=[path], columns=columns, id_column="patterns_id")
-        database.register_files("t", rows, shown.empty_table())
+        database.register_files("t", rows, pa.schema(fields).empty_table())
         found = database.query("select at, moment, day, wide, doc->'a' as inner_doc from t").to_pylist()
         assert [row["at"] for row in found] == [time(10, 30, 0, 1), time(23, 59, 59), None]
         assert found[0]["moment"] == datetime(2026, 1, 2, 3, 4, 5, 6, UTC)

@@ -1,4 +1,4 @@
-"""Rows for node code: as records or frames, whole or in chunks."""
+"""Rows for node code: as records, frames or Arrow tables, whole or in chunks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrace.errors import RejectedError
-from tailrace.tables.schema import TEXT, FieldType, arrow_to_dataframe, arrow_to_records
+from tailrace.tables.schema import TEXT, FieldType, arrow_schema, arrow_to_dataframe, arrow_to_records
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["FormatError", "Result", "check_format", "read_chunks", "read_table"]
 
 _CHUNK_ROWS = 65_536
+FORMATS = ("records", "dataframe", "polars", "arrow")
 
 
 class FormatError(RejectedError, ValueError):
@@ -23,7 +24,7 @@ class FormatError(RejectedError, ValueError):
 
     def __init__(self, as_format: object) -> None:
         self.as_format = as_format
-        super().__init__(f'as_format is {as_format!r}: use "records" or "dataframe"')
+        super().__init__(f'as_format is {as_format!r}: use "records", "dataframe", "polars" or "arrow"')
 
 
 class Result(NamedTuple):
@@ -34,8 +35,8 @@ class Result(NamedTuple):
 
 
 def check_format(as_format: str) -> None:
-    """Raises `FormatError` for anything but "records" and "dataframe"."""
-    if as_format not in ("records", "dataframe"):
+    """Raises `FormatError` for anything but the names of `FORMATS`."""
+    if as_format not in FORMATS:
         raise FormatError(as_format)
 
 
@@ -58,27 +59,19 @@ def read_chunks(result: Result, as_format: str, chunksize: int | None) -> Any:
         if chunksize < 1:
             raise ValueError(f"chunksize is {chunksize}: it must be 1 or more")
         return _chunks(result, as_format, chunksize)
-    if as_format == "dataframe":
-        return _frame(result, list(result.tables))
-    records: list[dict[str, Any]] = []
-    for table in result.tables:
-        records += arrow_to_records(table, result.fields, for_stream=False)
-    return records
+    if as_format == "records":
+        records: list[dict[str, Any]] = []
+        for table in result.tables:
+            records += arrow_to_records(table, result.fields, for_stream=False)
+        return records
+    return _one(result, _joined(result), as_format)
 
 
-def _frame(result: Result, tables: list[pa.Table]) -> Any:
-    import pandas as pd
+def _joined(result: Result) -> pa.Table:
     import pyarrow as pa
 
-    if not tables:
-        from tailrace.tables.schema import arrow_schema
-
-        return (
-            arrow_to_dataframe(arrow_schema(result.fields).empty_table(), result.fields)
-            if result.fields
-            else pd.DataFrame()
-        )
-    return arrow_to_dataframe(pa.concat_tables(tables), result.fields)
+    tables = list(result.tables)
+    return pa.concat_tables(tables) if tables else arrow_schema(result.fields).empty_table()
 
 
 def _chunks(result: Result, as_format: str, chunksize: int) -> Iterator[Any]:
@@ -101,4 +94,8 @@ def _chunks(result: Result, as_format: str, chunksize: int) -> Iterator[Any]:
 def _one(result: Result, table: pa.Table, as_format: str) -> Any:
     if as_format == "dataframe":
         return arrow_to_dataframe(table, result.fields)
-    return arrow_to_records(table, result.fields, for_stream=False)
+    if as_format == "polars":
+        import polars as pl
+
+        return pl.from_arrow(table)
+    return table if as_format == "arrow" else arrow_to_records(table, result.fields, for_stream=False)

@@ -179,8 +179,9 @@ class Table:
         """All rows in the order in which they were written.
 
         Args:
-            as_format: "records" for a list of dicts (Json as JSON text, NULL as None), "dataframe" for a DataFrame.
-            chunksize: give an iterator of lists or frames of so many rows instead; the whole is never in memory.
+            as_format: "records" for a list of dicts (Json as JSON text, NULL as None), "dataframe" for a DataFrame of
+                pandas, "polars" for one of polars, "arrow" for a pyarrow Table.
+            chunksize: give an iterator of lists, frames or tables of so many rows instead; the whole is never in memory.
         """
         check_format(as_format)
         return read_table(self._store and self._going_on(), as_format, chunksize)
@@ -196,7 +197,7 @@ class Table:
         (`"select * from {{ my_table }}"`). The run's own rows are seen too.
 
         Args:
-            as_format: "records" or "dataframe", as in `read`.
+            as_format: as in `read`.
             chunksize: give an iterator of so many rows instead.
 
         Raises:
