@@ -17,7 +17,7 @@ from tailrace.sql.files import FileRows
 from tailrace.sql.literals import quote_identifier, quote_text
 from tailrace.sql.macros import MACROS
 from tailrace.sql.query import QueryTranslator
-from tailrace.sql.scope import Column, Relation
+from tailrace.sql.scope import Column, Relation, distinct_names
 from tailrace.sql.statement import StatementKind, analyse
 from tailrace.sql.value import Prober
 
@@ -133,7 +133,7 @@ class Database:
             hidden: columns that `*` leaves out, but which can be named.
 
         Raises:
-            SqlError: rejected; two columns differ by case alone, or a type cannot be held.
+            SqlError: rejected; two columns of a dataset differ by case alone, or a type cannot be held.
         """
         if isinstance(source, pa.RecordBatchReader):
             source = source.read_all()
@@ -142,15 +142,18 @@ class Database:
         if isinstance(source, pa.Table) and "" in source.column_names:
             source = source.drop_columns([""])
         schema: pa.Schema = source.schema
-        folded = [column.lower() for column in schema.names]
+        names = list(schema.names)
+        if isinstance(source, pa.Table):
+            source = source.rename_columns(distinct_names(names))
+        folded = [column.lower() for column in source.schema.names]
         if len(set(folded)) != len(folded):
-            twice = sorted({column for column in schema.names if folded.count(column.lower()) > 1})
+            twice = sorted({column for column in names if folded.count(column.lower()) > 1})
             raise SqlError(f"columns {', '.join(twice)} of table {name} differ by case alone", hint="Rename one")
         self._settle()
         self.unregister(name)
         internal = f"arrow:{name}"
         items = []
-        for field in schema:
+        for field in source.schema:
             column = quote_identifier(field.name)
             as_json = (field.metadata or {}).get(b"tailrace.type") == b"Json"
             items.append(f"CAST({column} AS JSON) AS {column}" if as_json else column)
@@ -164,7 +167,9 @@ class Database:
                 described = []
         except duckdb.Error as error:
             raise SqlError(f"table {name} cannot be read: {_message(error)}") from error
-        columns = tuple(Column(row[0], row[0], row[1], row[0] in hidden) for row in described)
+        columns = tuple(
+            Column(column, row[0], row[1], column in hidden) for column, row in zip(names, described, strict=True)
+        )
         self._relations[name] = Relation(quote_identifier(name), columns)
         self._schemas[name] = schema
 
