@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import NamedTuple, TypeAlias
 
 from tailrace.errors import TailraceError
@@ -40,6 +41,9 @@ class _Waiting(NamedTuple):
 class GroupAppender:
     """An `Appender` over whatever writes a group of records.
 
+    While one group is written, in a thread, the next one gathers in the loop. The two meet twice a group, not twice a
+    record: each meeting has one of them wait for the other's hold on the interpreter.
+
     Args:
         url: for errors.
         check_open: raises when the log is closed.
@@ -48,8 +52,11 @@ class GroupAppender:
     def __init__(self, url: str, limits: LogLimits, write: WriteTogether, check_open: Callable[[], None]) -> None:
         self._url, self._limits, self._write, self._check_open = url, limits, write, check_open
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._gathered: deque[_Waiting] = deque()
+        self._groups: SimpleQueue[list[_Waiting] | None] = SimpleQueue()
         self._waiting = 0
+        self._is_writing = False
+        """A group is handed over, or is about to be."""
         self._closed = False
         self._finished = self._loop.create_future()
         threading.Thread(target=self._run, name="tailrace-log-appender", daemon=True).start()
@@ -63,47 +70,37 @@ class GroupAppender:
             raise LogBusyError(self._waiting, self._limits.append_wait_max)
         self._waiting += 1
         done = self._loop.create_future()
-        self._queue.put(_Waiting(partition, record, done))
+        self._gathered.append(_Waiting(partition, record, done))
+        if not self._is_writing:
+            self._is_writing = True
+            self._loop.call_soon(self._hand_over)  # after what else came in this turn of the loop
         await done
 
     async def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._queue.put(None)
+            if not self._is_writing:
+                self._groups.put(None)
         await asyncio.shield(self._finished)
 
-    def _run(self) -> None:
-        last = False
-        while not last:
-            group, last = self._take()
-            if group:
-                by_partition: dict[Partition, list[NewRecord]] = {}
-                for partition, record, _ in group:
-                    by_partition.setdefault(partition, []).append(record)
-                try:
-                    outcomes = self._write(by_partition)
-                except Exception as error:
-                    outcomes = dict.fromkeys(by_partition, error)
-                self._call(self._answer, group, outcomes)
-        self._call(self._finish)
+    # In the loop
 
-    def _take(self) -> tuple[list[_Waiting], bool]:
-        """What waits now, and whether it is the last."""
+    def _hand_over(self) -> None:
         group: list[_Waiting] = []
         size = 0
-        item = self._queue.get()
-        while item is not None:
-            group.append(item)
-            size += len(item.record.value or b"")
-            if size >= GROUP_BYTES_MAX:
-                return group, False
-            try:
-                item = self._queue.get_nowait()
-            except Empty:
-                return group, False
-        return group, True
+        while self._gathered and size < GROUP_BYTES_MAX:
+            waiting = self._gathered.popleft()
+            group.append(waiting)
+            size += len(waiting.record.value or b"")
+        self._groups.put(group)
 
     def _answer(self, group: list[_Waiting], outcomes: Mapping[Partition, Exception | None]) -> None:
+        if self._gathered:
+            self._hand_over()  # first, so that the disk does not wait for the answers
+        else:
+            self._is_writing = False
+            if self._closed:
+                self._groups.put(None)
         self._waiting -= len(group)
         for partition, _, done in group:
             if done.done():  # cancelled: nobody asks any more
@@ -117,6 +114,20 @@ class GroupAppender:
     def _finish(self) -> None:
         if not self._finished.done():
             self._finished.set_result(None)
+
+    # In the thread
+
+    def _run(self) -> None:
+        while (group := self._groups.get()) is not None:
+            by_partition: dict[Partition, list[NewRecord]] = {}
+            for partition, record, _ in group:
+                by_partition.setdefault(partition, []).append(record)
+            try:
+                outcomes = self._write(by_partition)
+            except Exception as error:
+                outcomes = dict.fromkeys(by_partition, error)
+            self._call(self._answer, group, outcomes)
+        self._call(self._finish)
 
     def _call(self, what: Callable[..., object], *arguments: object) -> None:
         with suppress(RuntimeError):  # the loop is closed, and with it all who waited

@@ -24,7 +24,7 @@ from tailrace.log.errors import TopicNotFoundError
 from tailrace.log.group_commit import GroupAppender, check_sizes
 from tailrace.log.sqlite._bells import Bells
 from tailrace.log.sqlite._database import Database
-from tailrace.log.sqlite._records import is_there, put_records, read_records, sweep_dropped, trim_records
+from tailrace.log.sqlite._records import put_records, read_records, sweep_dropped, trim_records
 from tailrace.log.sqlite._watch import SqliteWatch
 from tailrace.log.sqlite._writer import SqliteWriter
 from tailrace.runtime import SYSTEM, Runtime
@@ -130,10 +130,10 @@ class SqliteLog:
         with self._database.writing(f"an append to {len(group)} partitions") as connection:
             ts_ms = self._runtime.clock.now_ms()
             for partition, records in group.items():
-                if is_there(connection, partition):
+                try:
                     put_records(connection, partition, records, ts_ms)
-                else:
-                    outcomes[partition] = TopicNotFoundError(*partition)
+                except TopicNotFoundError as error:  # before anything was written
+                    outcomes[partition] = error
         self._bells.ring([partition for partition, error in outcomes.items() if error is None])
         return outcomes
 

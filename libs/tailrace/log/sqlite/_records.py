@@ -27,6 +27,13 @@ instead of 1,000,000), and so many may lie in memory past `bytes_max`."""
 _LARGE_BYTES = 64 << 10
 """Records of this size are fetched one by one."""
 
+_INSERTS = [
+    (size, f"INSERT INTO records (id, ts_ms, key, value) VALUES {', '.join(['(?, ?, ?, ?)'] * size)}")  # noqa: S608
+    for size in (128, 16, 4, 1)
+]
+"""Statements for so many records. Each call into SQLite lets go of the interpreter, and to get it back from a busy event
+loop takes longer than the insert."""
+
 _as_record = cast("Callable[[tuple[int, int, bytes | None, bytes | None]], Record]", partial(tuple.__new__, Record))
 """What `Record._make` does, without the call into Python."""
 
@@ -51,14 +58,23 @@ def put_records(
         return OffsetRange(start, stop)
     assert stop <= OFFSET_MAX, f"{partition} is full"
     first = partition_id << OFFSET_BITS | start
-    connection.executemany(
-        "INSERT INTO records (id, ts_ms, key, value) VALUES (?, ?, ?, ?)",
-        [(id_, ts_ms, key, value) for id_, (value, key) in enumerate(records, first)],
-    )
+    _insert(connection, first, records, ts_ms)
     connection.execute("UPDATE partitions SET end_offset = ? WHERE topic = ? AND number = ?", (stop, *partition))
     if compacted:
         _compact(connection, partition_id, first, records, ts_ms)
     return OffsetRange(start, stop)
+
+
+def _insert(connection: sqlite3.Connection, first: int, records: Sequence[NewRecord], ts_ms: int) -> None:
+    at = 0
+    for size, statement in _INSERTS:
+        while len(records) - at >= size:
+            chunk = records[at : at + size]
+            connection.execute(
+                statement,
+                [each for id_, (value, key) in enumerate(chunk, first + at) for each in (id_, ts_ms, key, value)],
+            )
+            at += size
 
 
 def put_places(connection: sqlite3.Connection, places: Mapping[str, Mapping[Partition, Place]]) -> None:
