@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tailrace.cli import create, runs, tables
+from tailrace.cli import create, lake, runs, tables
 from tailrace.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_status
 from tailrace.cli.options import Json
 from tailrace.cli.output import say
@@ -77,7 +77,7 @@ def up(
         str | None,
         typer.Option("--log", envvar="TAILRACE_LOG", metavar="URL", help="sqlite:///path.db or kafka://host:9092."),
     ] = None,
-    lake: Annotated[
+    lake_url: Annotated[
         str | None,
         typer.Option(
             "--lake",
@@ -114,7 +114,7 @@ def up(
     from tailrace.cli.house import HouseSettings
     from tailrace.cli.up import serve
 
-    settings = HouseSettings(apps=folders, data_dir=data, log_url=log, lake_url=lake, host=host, port=port)
+    settings = HouseSettings(apps=folders, data_dir=data, log_url=log, lake_url=lake_url, host=host, port=port)
     raise typer.Exit(serve(settings, watch=watch, as_json=as_json, verbose=verbose))
 
 
@@ -144,6 +144,9 @@ cli.command("webhooks")(runs.webhooks)
 cli.command("tables")(tables.tables)
 cli.add_typer(tables.table, name="table")
 cli.command("sql")(tables.sql)
+cli.command("lake")(lake.lake)
+cli.command("gc")(lake.gc)
+cli.command("rebuild")(lake.rebuild)
 cli.command("runs")(runs.runs)
 cli.command("logs")(runs.logs)
 cli.command("trigger")(runs.trigger)

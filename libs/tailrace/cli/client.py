@@ -71,9 +71,9 @@ class Client:
         """The JSON answer of a GET; parameters that are None are left out."""
         return self._json(self._ask("GET", path, query=query))
 
-    def post(self, path: str, body: Mapping[str, Any]) -> Any:
-        """The JSON answer of a POST."""
-        return self._json(self._ask("POST", path, body=body))
+    def post(self, path: str, body: Mapping[str, Any], *, timeout_s: float | None = ANSWER_TIMEOUT_S) -> Any:
+        """The JSON answer of a POST; `timeout_s` None: it may take as long as it takes."""
+        return self._json(self._ask("POST", path, body=body, timeout_s=timeout_s))
 
     def pieces(self, path: str, **query: Any) -> Iterator[bytes]:
         """The answer of a GET as it comes; asked for at once, before the first piece is taken."""

@@ -18,6 +18,7 @@ from aiohttp import web
 from tailrace.api import LocalApi
 from tailrace.cli.apps import usable_app
 from tailrace.cli.keeper import Keeper
+from tailrace.cli.lakeview import LakeStatus
 from tailrace.errors import FatalError, RejectedError
 from tailrace.gateway import Gateway, GatewaySettings, WebhookRoute
 from tailrace.graph import App
@@ -152,7 +153,7 @@ class House:
         await self.load()
         keeper = self._keeper = Keeper(log, self._snapshotter_settings)
         self._exits.push_async_callback(keeper.close)
-        await self._serve(gateway, host)
+        await self._serve(gateway, host, LakeStatus(log, keeper, self._snapshotter_settings))
         keeper.start()
 
     async def load(self) -> None:
@@ -204,7 +205,7 @@ class House:
         """Answer what was accepted, commit what ended, and let go of everything; within 5 s."""
         await self._exits.aclose()
 
-    async def _serve(self, gateway: Gateway, host: Host) -> None:
+    async def _serve(self, gateway: Gateway, host: Host, lake: LakeStatus) -> None:
         settings = self.settings
         token = secrets.token_urlsafe(32)
         app = gateway.new_app()
@@ -219,7 +220,7 @@ class House:
                 "pid": os.getpid(),
             },
         )
-        LocalApi(view, token=token).add_to(app)
+        LocalApi(view, lake, token=token).add_to(app)
         await runner.setup()
         self._exits.push_async_callback(runner.cleanup)
         site = web.TCPSite(runner, settings.host, settings.port, reuse_address=True)

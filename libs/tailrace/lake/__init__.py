@@ -8,14 +8,12 @@ from tailrace.lake.errors import LakeConflictError, LakeDamagedError, LakeUnavai
 from tailrace.lake.files import SnapshotFiles
 from tailrace.lake.limits import LakeLimits
 from tailrace.lake.location import LakeLocation
-from tailrace.lake.misfits import DeadRow
 from tailrace.lake.rebuild import rebuild_fold
 from tailrace.lake.retention import RetentionLimits, RetentionPlan, carry_out, decide, find_facts, finish_notes
 from tailrace.lake.snapshot import Snapshotted, TopicSource, snapshot_version
-from tailrace.lake.upkeep import Tidied, compact, tidy
+from tailrace.lake.upkeep import Tidied, compact, files_to_join, tidy
 
 __all__ = [
-    "DeadRow",
     "LakeConflictError",
     "LakeDamagedError",
     "LakeLimits",
@@ -33,6 +31,7 @@ __all__ = [
     "carry_out",
     "compact",
     "decide",
+    "files_to_join",
     "find_facts",
     "finish_notes",
     "rebuild_fold",

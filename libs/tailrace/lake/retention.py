@@ -235,8 +235,11 @@ def find_facts(
     """
     partition = Partition(topic)
     start, end = log.starts([partition])[partition], log.ends([partition])[partition]
+    begun = {view.segments[0][0]: view.begun_ms for view in views if view.segments}
     superseded = [
-        _facts(log, partition, start, view, snapshots.get(view.name)) for view in views if view.name != active
+        _facts(log, partition, start, view, snapshots.get(view.name), begun)
+        for view in views
+        if view.name != active and view.segments
     ]
     known = {view.name for view in views}
     oldest = min((view.name[-10:] for view in views), default="")
@@ -255,10 +258,18 @@ def find_facts(
     )
 
 
-def _facts(log: Log, partition: Partition, start: int, view: VersionView, snapshot: Snapshot | None) -> VersionFacts:
+def _facts(
+    log: Log,
+    partition: Partition,
+    start: int,
+    view: VersionView,
+    snapshot: Snapshot | None,
+    begun: Mapping[int, int],
+) -> VersionFacts:
+    """`begun`: first offset of each version, and when it began: most are superseded by the beginning of another."""
     _, stop = view.segments[-1]
-    superseded_ms = 0
-    if stop >= start:
+    superseded_ms = begun.get(stop, 0)
+    if not superseded_ms and stop >= start:
         batch = log.read(partition, Offset(stop), records_max=1)
         superseded_ms = batch.records[0].ts_ms if batch.records else _NEVER_MS
     return VersionFacts(
@@ -279,6 +290,9 @@ def _size(snapshot: Snapshot) -> int:
 def _first_since(log: Log, partition: Partition, start: int, end: int, since_ms: int) -> int:
     """The offset before which every record is older; records come in the order of their times, more or less."""
     low, high = start, end
+    first = log.read(partition, Offset(start), stop=Offset(end), records_max=1).records
+    if first and first[0].ts_ms >= since_ms:
+        return start
     while low < high:
         middle = (low + high) // 2
         batch = log.read(partition, Offset(middle), stop=Offset(high), records_max=1)

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from tailrace.errors import RejectedError, RetriableError, TailraceError
 
-__all__ = ["LocalApi", "RunnerView"]
+__all__ = ["LakeView", "LocalApi", "RunnerView"]
 
 
 class RunnerView(Protocol):
@@ -55,14 +55,31 @@ class RunnerView(Protocol):
         ...
 
 
+class LakeView(Protocol):
+    """What the routes need of the lake."""
+
+    async def status(self, app: str | None) -> dict[str, Any]:
+        """Each table: how far it is in the lake, and what is wrong."""
+        ...
+
+    async def collect(self, app: str | None, *, dry_run: bool) -> list[dict[str, Any]]:
+        """Let go of what is old, or only say what would go."""
+        ...
+
+    async def rebuild(self, app: str | None) -> list[dict[str, Any]]:
+        """Make the indexes of the tables again."""
+        ...
+
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class LocalApi:
     """The routes, over a runner."""
 
-    def __init__(self, runner: RunnerView, *, token: str) -> None:
+    def __init__(self, runner: RunnerView, lake: LakeView, *, token: str) -> None:
         self._runner = runner
+        self._lake = lake
         self._token = token
 
     def add_to(self, app: web.Application) -> None:
@@ -76,6 +93,9 @@ class LocalApi:
         router.add_get("/api/local/tables/{table}/versions", self._guarded(self._versions))
         router.add_get("/api/local/tables/{table}/rows", self._guarded(self._rows))
         router.add_post("/api/local/sql", self._guarded(self._sql))
+        router.add_get("/api/local/lake", self._guarded(self._lake_status))
+        router.add_post("/api/local/lake/gc", self._guarded(self._lake_gc))
+        router.add_post("/api/local/lake/rebuild", self._guarded(self._lake_rebuild))
 
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
@@ -140,6 +160,17 @@ class LocalApi:
     async def _sql(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         return await _streamed(request, self._runner.query(body["sql"], body.get("app")))
+
+    async def _lake_status(self, request: web.Request) -> web.Response:
+        return _json(await self._lake.status(request.query.get("app")))
+
+    async def _lake_gc(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        return _json(await self._lake.collect(body.get("app"), dry_run=bool(body.get("dry_run"))))
+
+    async def _lake_rebuild(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        return _json(await self._lake.rebuild(body.get("app")))
 
 
 async def _streamed(request: web.Request, pieces: AsyncIterator[bytes]) -> web.StreamResponse:

@@ -5,7 +5,17 @@ What is exported here imports no Delta: whoever starts the process only needs it
 
 from __future__ import annotations
 
+from tailrace.snapshotter.index import IndexEntry, read_index
 from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
 from tailrace.snapshotter.topics import GROUP, behind, lake_is_gone, table_topics
 
-__all__ = ["GROUP", "SnapshotterSettings", "TableWish", "behind", "lake_is_gone", "table_topics"]
+__all__ = [
+    "GROUP",
+    "IndexEntry",
+    "SnapshotterSettings",
+    "TableWish",
+    "behind",
+    "lake_is_gone",
+    "read_index",
+    "table_topics",
+]

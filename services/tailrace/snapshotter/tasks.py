@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,12 +96,12 @@ def _limits(settings: SnapshotterSettings, topic: str) -> RetentionLimits:
     return RetentionLimits(retention=wish.retention or settings.retention, grace=settings.grace)
 
 
-def collect_all(settings: SnapshotterSettings, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """What goes, or would go, of all apps."""
+def collect_all(settings: SnapshotterSettings, graphs: Sequence[str], *, dry_run: bool = False) -> list[dict[str, Any]]:
+    """What goes, or would go, of those apps."""
     with _open(settings) as (log, location, runtime):
         return [
             plan.to_json()
-            for graph in settings.graphs
+            for graph in graphs
             for plan in collect(log, location, settings, runtime, graph, dry_run=dry_run)
         ]
 
@@ -114,11 +114,11 @@ class _Rebuilt:
     lost: str | None
 
 
-def rebuild(settings: SnapshotterSettings) -> list[dict[str, Any]]:
+def rebuild(settings: SnapshotterSettings, graphs: Sequence[str]) -> list[dict[str, Any]]:
     """Make the indexes of all Tables again, from lake and log alone; returns what was found of each."""
     answer = []
     with _open(settings) as (log, location, _):
-        for graph in settings.graphs:
+        for graph in graphs:
             infos = table_topics(log, [graph])
             entries = read_index(log, graph, infos)
             for topic, info in infos.items():

@@ -16,17 +16,29 @@ What is held in memory is a step's messages, so a step is bounded by records and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from tailrace.lake import LakeLocation, TopicSource, VersionTable, rebuild_fold, snapshot_version
+from tailrace.lake import (
+    LakeLimits,
+    LakeLocation,
+    Snapshotted,
+    TopicSource,
+    VersionTable,
+    compact,
+    files_to_join,
+    rebuild_fold,
+    snapshot_version,
+    tidy,
+)
 from tailrace.log import Log, NewRecord, Offset, Partition, TopicInfo
 from tailrace.runtime import Runtime
 from tailrace.snapshotter.burial import bury
 from tailrace.snapshotter.cadence import News
-from tailrace.snapshotter.index import IndexEntry, fold_record, snapshot_record
+from tailrace.snapshotter.index import IndexEntry, fold_record, gone_record, snapshot_record
 from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
 from tailrace.snapshotter.source import RecentSource
-from tailrace.tables import StagedFiles, TableFold
+from tailrace.tables import Snapshot, StagedFiles, TableFold
 
 __all__ = ["TableWork"]
 
@@ -70,10 +82,10 @@ class TableWork:
         """Of a record, on average, in the last step."""
         self._entry = entry
         self._fold: TableFold | None = None
-        self._saved_active: str | None = None
-        self._tidied_ms: dict[str, int] = {}
         self._open: dict[str, VersionTable] = {}
         """The active version's: opening one takes longer than a small step."""
+        self._commits: dict[str, int] = {}
+        """Delta commits of each version when it was last looked at."""
         self._missing = self._gone_tables()
 
     def news(self, since_ms: int, end: int) -> News:
@@ -112,7 +124,6 @@ class TableWork:
         self._save(self.info.name, fold.position, [fold_record(self.info, fold), *records])
         reached("place-committed")
         self.place = fold.position
-        self._saved_active = fold.active.name if fold.active is not None else None
         self._missing.clear()
         if source.read_records:
             self.record_bytes = source.read_bytes // source.read_records
@@ -137,8 +148,6 @@ class TableWork:
             if fold.position < start:
                 self._lost(self.info.name, f"records {fold.position} to {start} are neither in the log nor in the lake")
                 fold.position = start
-        active = fold.active
-        self._saved_active = active.name if active is not None and active.name in self.snapshots else None
         self._fold = fold
         return fold
 
@@ -202,20 +211,36 @@ class TableWork:
             if done.lost is not None:
                 start, stop = done.lost
                 self._lost(self.info.name, f"rows of {name} at offsets {start} to {stop} are in neither log nor lake")
-            self.snapshots[name] = done.snapshot
-            records.append(snapshot_record(self.info, done.snapshot))
+            self.snapshots[name] = self._keep_up(done)
+            records.append(snapshot_record(self.info, self.snapshots[name]))
+        for name in self._missing - fold.versions.keys():
+            self.snapshots.pop(name, None)
+            records.append(gone_record(self.info.name, name))
         self._open = open_tables
         return records
 
+    def _keep_up(self, done: Snapshotted) -> Snapshot:
+        """Join small files, and shorten the Delta log, as often as commits make it worth while; the snapshot then."""
+        table, snapshot = done.table, done.snapshot
+        limits, runtime = LakeLimits(), self._runtime
+        if files_to_join(snapshot.files, limits):
+            compact(table, limits=limits, runtime=runtime)
+            snapshot = replace(table.snapshot(), position=snapshot.position)
+        before = self._commits.get(snapshot.version, table.delta_version)
+        self._commits[snapshot.version] = table.delta_version
+        if before // limits.checkpoint_every != table.delta_version // limits.checkpoint_every:
+            tidy(table, limits=limits, runtime=runtime)
+        return snapshot
+
     def _wanted(self, fold: TableFold) -> list[str]:
-        """The versions that a step has to look at: the active one, the one that was active, and those in the lake that
-        got rows since. Others that were superseded before any snapshot do not get there."""
+        """The versions that a step has to look at: the active one, and those in the lake that were active at or after
+        their last snapshot. Those that were superseded before any snapshot do not get there."""
         active = fold.active.name if fold.active is not None else None
         names = []
         for name, version in fold.versions.items():
             snapshot = self.snapshots.get(name)
             stop = version.segments[-1][1]
-            late = snapshot is not None and (stop is None or stop > snapshot.position)
-            if name == active or late or (name == self._saved_active and name != active) or name in self._missing:
+            late = snapshot is not None and (stop is None or stop >= snapshot.position)
+            if name == active or late or name in self._missing:
                 names.append(name)
         return names
