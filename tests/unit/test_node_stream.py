@@ -515,6 +515,20 @@ def test_webhook_rows_fall_back_to_their_record_and_are_forwarded_whole(nodes: N
     assert list(row) == ["timestamp", "record"]
 
 
+def test_whatever_json_was_posted_can_be_read(nodes: Nodes) -> None:
+    """A post that was accepted is a row: one that is a mere text or number must neither get lost nor stop the others."""
+    nodes.app.post("hook", {"a": 1}, "words", 5, [1, "x"], True, None)
+    nodes.ok("""
+        records = [{"a": 1}, "words", 5, [1, "x"], True, None]
+        assert [row["record"] for row in Table("hook").as_stream()] == records
+        assert [row["record"] for row in Table("hook").as_stream(order_by="timestamp")] == records
+        texts = ['{"a":1}', '"words"', "5", '[1,"x"]', "true", None]
+        assert [row["record"] for row in Table("hook").read()] == texts
+        assert [row["record"] for row in Table("hook").read_sql("select record from {{ hook }}")] == texts
+        assert Table("hook").read_sql("select record ->> 'a' as a from {{ hook }}")[:2] == [{"a": "1"}, {"a": None}]
+    """)
+
+
 def test_threads_may_share_the_api(nodes: Nodes) -> None:
     nodes.ok("""
         from concurrent.futures import ThreadPoolExecutor
