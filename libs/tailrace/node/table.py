@@ -48,8 +48,7 @@ class TableVersion:
     def record_count(self) -> int | None:
         """Number of rows, None where the version does not exist yet."""
         view = self._current()
-        reader = self._store.reader(view) if view else None
-        return reader.count() if reader else None
+        return self._store.count(view) if view else None
 
     @property
     def exists(self) -> bool:
@@ -161,8 +160,9 @@ class Table:
         """The number of rows, None where there is no active version."""
         if self._store is None:
             return None
-        reader = self._going_on().reader()
-        return reader.count() if reader else None
+        store = self._going_on()
+        view = store.view()
+        return store.count(view) if view else None
 
     def __str__(self) -> str:
         return self.sql_name or ""
@@ -320,7 +320,8 @@ class Table:
             self.append(records)
 
     def upsert(self, records: Any) -> None:
-        """Add rows, or take the place of those with the same unique key (`init(unique_on=...)`).
+        """Add rows, or take the place of those with the same unique key (`init(unique_on=...)`): the row as a whole, so
+        what a record does not name is NULL. A key with NULL in it is like no other.
 
         Raises:
             AssertionError: no unique key is known.
