@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import sys
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -76,6 +77,10 @@ from tailrace.runtime import Runtime
 from tailrace.tables import VersionView
 
 __all__ = ["Host", "UnknownNodeError"]
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep Python's lock from the event loop. With Python's own 5 ms each step of a run waits that long
+while a thread folds a table, and there are a dozen steps in a run."""
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -155,6 +160,7 @@ class Host:
 
     async def start(self) -> None:
         """Make ready to deploy; workers are prepared in the background."""
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._staging.mkdir(parents=True, exist_ok=True)
         await self._pool.start()
         self._spawn(self._listen())
