@@ -141,8 +141,9 @@ def deploy(app: App, app_dir: Path, settings: RunnerSettings) -> Deployment:
         for store in app.stores
         if store.storage is None
     }
+    modules = _modules(app)
     nodes = [
-        _node(app, node, by_key, schemas, app_dir, settings)
+        _node(app, node, by_key, schemas, app_dir, settings, modules)
         for node in app.nodes
         if node.kind in ("python", "sql") and node.node_file in app.files
     ]
@@ -178,6 +179,7 @@ def _node(
     schemas: Mapping[str, Any],
     app_dir: Path,
     settings: RunnerSettings,
+    modules: bytes,
 ) -> DeployedNode:
     reads = frozenset(tables[key].topic for key in node.reads if key in tables)
     writes = frozenset(tables[key].topic for key in node.writes if key in tables)
@@ -197,7 +199,7 @@ def _node(
         is_root=isinstance(trigger, Reactive) and reads <= writes - others,
         retries=node.retries or 0,
         timeout_ms=int(limit_s * 1000),
-        version=_version(app, node),
+        version=_version(app, node, modules),
     )
     wired: dict[str, dict[str, str]] = {"r": {}, "w": {}}
     for port in node.ports:
@@ -226,13 +228,22 @@ def _node(
     )
 
 
-def _version(app: App, node: Node) -> str:
-    """Changes with what the node runs: its app's code, its parameters and its wiring."""
+def _modules(app: App) -> bytes:
+    """Changes with the app's Python code: nodes import each other's modules."""
     digest = hashlib.blake2b(digest_size=8)
     for path, data in sorted(app.files.items()):
-        if path == node.node_file or path.endswith(".py"):  # nodes import each other's modules
+        if path.endswith(".py"):
             digest.update(f"{path}\0{len(data)}\0".encode())
             digest.update(data)
+    return digest.digest()
+
+
+def _version(app: App, node: Node, modules: bytes) -> str:
+    """Changes with what the node runs: its app's code, its parameters and its wiring."""
+    assert node.node_file is not None
+    digest = hashlib.blake2b(modules, digest_size=8)
+    digest.update(f"{node.node_file}\0".encode())
+    digest.update(app.files[node.node_file])
     digest.update(repr((sorted(node.parameter_values.items(), key=str), node.ports)).encode())
     return digest.hexdigest()
 
