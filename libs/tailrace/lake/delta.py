@@ -12,6 +12,8 @@ import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,6 +23,7 @@ from tailrace.lake.limits import LakeLimits
 from tailrace.lake.location import LakeLocation
 from tailrace.lake.parts import Part
 from tailrace.tables import HIDDEN_ID, Snapshot, SnapshotFile, TableFold, VersionView
+from tailrace.tables.schema import stored_schema
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -191,6 +194,12 @@ class VersionTable:
         """Every message of the version before this offset is in, none at or after it."""
         return self.meta.position
 
+    def file_schema(self) -> pa.Schema:
+        """The Arrow schema of the files, the ids' column among them; every column but that may hold NULL."""
+        view = self.meta.view
+        fields = {name: kind for name, kind in view.fields.items() if name != view.settings.monotonic_id}
+        return stored_schema(fields, id_column=id_column_of(view))
+
     @property
     def columns(self) -> Mapping[str, bool]:
         """Each column, and whether it may hold NULL."""
@@ -213,7 +222,7 @@ class VersionTable:
             if missing or any(None in file for file in files):
                 raise self._changed("files without the range of their ids were added")
         files.sort(key=lambda file: file.first_id)
-        if any(before.last_id >= after.first_id for before, after in zip(files, files[1:], strict=False)):
+        if any(before.last_id >= after.first_id for before, after in pairwise(files)):
             raise self._changed("files with overlapping ids were added")
         return Snapshot(
             version=view.name,
@@ -290,6 +299,35 @@ class VersionTable:
         self._follow()
         if self.position != position:
             raise LakeConflictError(self.folder, f"a rival went on to position {self.position}")
+
+    def reload(self) -> None:
+        """Go to the newest state, of whoever made it."""
+        with lake_errors(self.folder):
+            self._delta.update_incremental()
+        self.meta = self._read_meta()
+
+    def checkpoint(self) -> None:
+        """Write a Delta checkpoint of this state: who opens the table reads the commits after it only."""
+        with lake_errors(self.folder):
+            self._delta.create_checkpoint()
+
+    def vacuum(self, removed_kept: timedelta) -> int:
+        """Delete the files that no state names since `removed_kept` or longer; their number."""
+        hours = -(-removed_kept // timedelta(hours=1))
+        with lake_errors(self.folder):
+            found = self._delta.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
+            if found:
+                self._delta.vacuum(
+                    hours,
+                    dry_run=False,
+                    enforce_retention_duration=False,
+                    full=True,
+                    commit_properties=_properties(self.meta, fence=False),
+                    post_commithook_properties=_hooks(),
+                )
+        if found:
+            self._follow()
+        return len(found)
 
     def _follow(self) -> None:
         with lake_errors(self.folder):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["Part", "PartWriter"]
+__all__ = ["Part", "PartWriter", "conform"]
 
 
 class Part(NamedTuple):
@@ -46,8 +46,9 @@ class PartWriter:
         *,
         limits: LakeLimits | None = None,
         runtime: Runtime = SYSTEM,
+        one_file: bool = False,
     ) -> None:
-        """`schema` is that of the files, with `id_column` among its columns."""
+        """`schema` is that of the files, with `id_column` among its columns; `one_file`, whatever its size."""
         self.rows = 0
         """Rows written so far."""
         self.nulls: set[str] = set()
@@ -56,6 +57,7 @@ class PartWriter:
         self._schema, self._id_column = schema, id_column
         self._limits = limits or LakeLimits()
         self._random = runtime.random
+        self._one_file = one_file
         self._buffer: list[pa.Table] = []
         self._buffer_rows = self._buffer_bytes = 0
         self._open: _OpenFile | None = None
@@ -113,7 +115,7 @@ class PartWriter:
                 self._open = _OpenFile(self._work_folder() / name, self._schema, self._id_column)
         with lake_errors(self._folder, self._open.path.name):
             self._open.write(group)
-        if self._open.size_bytes >= self._limits.file_bytes_target:
+        if not self._one_file and self._open.size_bytes >= self._limits.file_bytes_target:
             self._close_file()
 
     def _close_file(self) -> None:
@@ -138,6 +140,17 @@ class PartWriter:
         return Path(self._staging.name)
 
 
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Rows of a file with the columns of `schema`; those that the file is too old to have are NULL."""
+    import pyarrow as pa
+
+    there = set(table.column_names)
+    columns: list[Any] = [
+        table.column(field.name) if field.name in there else pa.nulls(table.num_rows, field.type) for field in schema
+    ]
+    return pa.Table.from_arrays(columns, names=schema.names).cast(schema)
+
+
 class _OpenFile:
     """One Parquet file while rows go in."""
 
@@ -155,7 +168,7 @@ class _OpenFile:
             self._file,
             schema,
             compression="zstd",
-            use_dictionary=texts,
+            use_dictionary=texts,  # type: ignore[arg-type]  # a list of names is fine
             column_encoding={id_column: "DELTA_BYTE_ARRAY"},
             metadata_collector=self._metadata,
         )
@@ -198,14 +211,16 @@ def _stats(metadata: pq.FileMetaData, file: SnapshotFile, id_column: str) -> str
     nulls: dict[str, int] = {}
     for at in range(metadata.num_columns):
         name = metadata.schema.column(at).path
-        found = [metadata.row_group(group).column(at).statistics for group in range(metadata.num_row_groups)]
-        if name == id_column or any(each is None or not each.has_null_count for each in found):
+        groups: list[Any] = [
+            metadata.row_group(group).column(at).statistics for group in range(metadata.num_row_groups)
+        ]
+        if name in (id_column, *lowest) or not all(each is not None and each.has_null_count for each in groups):
             continue
-        if name in metadata.schema.names:
-            nulls[name] = sum(each.null_count for each in found if each is not None)
-        bounded = [each for each in found if each is not None and each.has_min_max]
-        if bounded and len(bounded) == sum(each is not None and each.num_values > 0 for each in found):
-            low, high = min(each.min for each in bounded), max(each.max for each in bounded)
+        if metadata.schema.column(at).max_repetition_level == 0:
+            nulls[name] = sum(each.null_count for each in groups)
+        held = [each for each in groups if each.num_values > 0]
+        if held and all(each.has_min_max for each in held):
+            low, high = min(each.min for each in held), max(each.max for each in held)
             if _has_one_form(low) and _has_one_form(high):
                 lowest[name], highest[name] = _json(low), _json(high)
     nulls[id_column] = 0

@@ -32,35 +32,30 @@ class Step:
     why: str
     from_snapshot: bool = True
     """Of a rewrite: whether it goes on from the files that are there. Else it reads the log alone."""
-    keys_again: bool = False
-    """Of a rewrite: rows in the files may share a key by now."""
 
 
-def next_step(now: TableMeta, before: TableMeta | None, snapshot: Snapshot | None, log_start: int) -> Step:
-    """The step from `before`, of which `snapshot` is the state, to `now`.
-
-    `log_start` is the first offset that the log still has: where all of a version's messages are there, what they say is
-    better than what was made of them under other rules.
-    """
+def next_step(now: TableMeta, before: TableMeta | None, snapshot: Snapshot | None) -> Step:
+    """The step from `before`, of which `snapshot` is the state, to `now`."""
     view = now.view
     if before is None or snapshot is None:
         return Step("rewrite", "first snapshot", from_snapshot=False)
     if now.position <= before.position:
         return Step("nothing", "no news")
-    in_log = all(start >= log_start for start, _ in view.segments)
     if view.segments and all(start >= before.position for start, _ in view.segments):
         return Step("rewrite", "truncated", from_snapshot=False)
-    if view.settings.unique_on != before.view.settings.unique_on:
-        return Step("rewrite", "another key", from_snapshot=not in_log, keys_again=True)
+    if any(first >= before.position for first, _ in view.keys):
+        return Step("rewrite", "another key")
     widened = [
         name
         for name, kind in snapshot.fields.items()
         if name in view.fields and not _same_column(kind, view.fields[name])
     ]
+    if any(
+        now.view.fields.get(name) != kind for name, kind in snapshot.fields.items() if name in view.settings.unique_on
+    ):
+        return Step("rewrite", "a key of another type")
     if widened:
-        # Values that differed may be equal now: 2^53 and 2^53 + 1 as Float.
-        again = bool(set(widened) & set(view.settings.unique_on))
-        return Step("rewrite", f"wider: {', '.join(widened)}", keys_again=again)
+        return Step("rewrite", f"wider: {', '.join(widened)}")
     deleted = any(at >= before.position for at in view.deletes)
     if deleted or any(stop > before.position for _, stop in view.segments):
         if deleted or view.settings.unique_on:

@@ -11,32 +11,36 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tailrace.errors import TailraceError
 from tailrace.lake.delta import TableMeta, VersionTable, id_column_of
 from tailrace.lake.errors import LakeConflictError, LakeDamagedError, lake_errors
-from tailrace.lake.keys import Gone
 from tailrace.lake.limits import LakeLimits
 from tailrace.lake.location import LakeLocation
-from tailrace.lake.misfits import DeadRow, WithoutRows, find_misfits
-from tailrace.lake.parts import Part, PartWriter
+from tailrace.lake.parts import Part, PartWriter, conform
 from tailrace.lake.plan import Kind, Step, next_step, still
 from tailrace.runtime import SYSTEM, Runtime
 from tailrace.tables import (
+    BadRow,
     FileSource,
     IdMaker,
     MessageSource,
     Snapshot,
     SnapshotFile,
+    SnapshotReader,
     TableFold,
     VersionReader,
-    VersionView,
-    decode_messages,
 )
-from tailrace.tables.schema import ValueCastError, from_stored, stored_names, stored_schema, to_stored
+from tailrace.tables.ids import places_of
+from tailrace.tables.schema import from_stored, stored_names, stored_schema, to_stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tailrace.tables.live import Live
+
 __all__ = ["Snapshotted", "TopicSource", "snapshot_version"]
 
-Bury = Callable[[Sequence[DeadRow]], None]
+Bury = Callable[[Sequence[BadRow]], None]
+
+_BURIED_AT_ONCE = 1_000
+"""Bad rows that wait in memory for `bury`."""
 
 
 class TopicSource(NamedTuple):
@@ -60,8 +64,8 @@ class Snapshotted(NamedTuple):
     """The open table, to be handed in the next time: opening takes longer than a small step."""
     rows: int = 0
     """Rows written, those included that a merge or rewrite wrote again."""
-    dead_rows: Sequence[DeadRow] = ()
-    """Rows that fit no type; `bury` has had them."""
+    bad_rows: int = 0
+    """Rows that no type of theirs can hold, and that are left out; `bury` has had them."""
     lost: tuple[int, int] | None = None
     """Half-open range of offsets of the version that neither the lake nor the log has any more."""
 
@@ -81,7 +85,7 @@ def snapshot_version(
 
      1. `lake-opened`     nothing has changed yet.
      2. `lake-read`       the tail's rows lie in files that no state of the table names; `tidy` takes them away. Rows that
-                          fit no type are with `bury`, which may get them once more after a crash.
+                          no type can hold are with `bury`, which may get them once more after a crash.
      3. `lake-columns`    new columns are there, empty: for any reader the same rows as before.
      4. `lake-committed`  the point of no return: rows, position and fold became visible together.
 
@@ -89,25 +93,26 @@ def snapshot_version(
 
     Args:
         table: from an earlier call; may be behind, rivals included.
-        bury: takes the rows that fit no type to the table's dead letters, safely, before the commit. None: they are
-            passed over.
+        bury: takes some rows that their types cannot hold to the table's dead letters, safely, before the commit; called
+            as often as need be. None: they are only counted.
 
     Raises:
         LakeUnavailableError: retriable; the lake cannot be reached or written, its disk is full, rights are missing.
         LakeConflictError: retriable; rivals were faster `limits.conflicts_max` times.
         LakeDamagedError: rejected; the Delta table or one of its files is not as we left it.
 
-    Memory is bounded by a row group of the files, and with a key by the tail's keys.
+    Memory is bounded by a row group of the files; with a key by the keys of the tail, or of a table that is rewritten.
     """
     limits = limits or LakeLimits()
     now = TableMeta.of(source.topic, source.born_ms, fold, version)
     folder = location.folder(source.topic, version)
+    graves = _Graves(bury)
     failed: TailraceError | None = None
     for _ in range(limits.conflicts_max):
         if table is None:
             table = VersionTable.open(location, folder, limits=limits)
         runtime.probe.reached("lake-opened")
-        work = _Work(location, source, now, folder, table, bury, limits, runtime)
+        work = _Work(location, source, now, folder, table, graves, limits, runtime)
         try:
             return work.run()
         except LakeConflictError as error:
@@ -121,6 +126,30 @@ def snapshot_version(
     raise failed
 
 
+class _Graves:
+    """Hands bad rows on, each of them once, though a tail may be read more than once."""
+
+    def __init__(self, bury: Bury | None) -> None:
+        self.count = 0
+        self._bury = bury
+        self._waiting: list[BadRow] = []
+        self._last = (-1, -1)
+
+    def add(self, bad: BadRow) -> None:
+        if (bad.offset, bad.row) > self._last:
+            self._last = (bad.offset, bad.row)
+            self.count += 1
+            self._waiting.append(bad)
+            if len(self._waiting) >= _BURIED_AT_ONCE:
+                self.close()
+
+    def close(self) -> None:
+        """All that came are with `bury` now."""
+        waiting, self._waiting = self._waiting, []
+        if waiting and self._bury is not None:
+            self._bury(waiting)
+
+
 class _Work:
     """One attempt."""
 
@@ -131,25 +160,22 @@ class _Work:
         now: TableMeta,
         folder: str,
         table: VersionTable | None,
-        bury: Bury | None,
+        graves: _Graves,
         limits: LakeLimits,
         runtime: Runtime,
     ) -> None:
         self._location, self._source, self._now, self._folder, self._table = location, source, now, folder, table
-        self._bury, self._limits, self._runtime = bury, limits, runtime
+        self._graves, self._limits, self._runtime = graves, limits, runtime
         self._before = table.meta if table else None
         self._snapshot = table.snapshot() if table else None
-        self._ids = IdMaker(source.topic, source.born_ms)
         self._id_column = id_column_of(now.view)
-        probe_reader = VersionReader(now.view, self._ids, source.messages, source.files)
-        self._fields = probe_reader.fields
+        self._fields = self._reader().fields
         self._schema = stored_schema(self._fields, id_column=self._id_column)
         self._done = self._before.position if self._before else 0
         """Messages before this offset are in the Delta table."""
-        self._dead: list[DeadRow] = []
 
     def run(self) -> Snapshotted:
-        step = next_step(self._now, self._before, self._snapshot, self._source.log_start)
+        step = next_step(self._now, self._before, self._snapshot)
         if step.kind == "append":
             parts = self._write_tail()
             if parts is not None:
@@ -177,7 +203,9 @@ class _Work:
             self._runtime.probe.reached("lake-committed")
         snapshot = self._table.snapshot()
         position = max(snapshot.position, self._now.position)
-        return Snapshotted(step.kind, replace(snapshot, position=position), self._table, lost=self._lost())
+        return Snapshotted(
+            step.kind, replace(snapshot, position=position), self._table, bad_rows=self._graves.count, lost=self._lost()
+        )
 
     def _commit(self, step: Step, parts: Sequence[Part], removed: Sequence[SnapshotFile] = ()) -> Snapshotted:
         assert self._table is not None
@@ -190,9 +218,9 @@ class _Work:
 
     def _write_tail(self) -> list[Part] | None:
         """The tail's rows in new files; None where the Delta table's columns cannot hold a NULL of theirs."""
-        writer = self._write(lambda messages: self._tail(self._now.view, messages), self._done)
-        parts = writer.finish()
         assert self._table is not None
+        writer = self._write(self._reader().tables(id_column=self._id_column, start=(self._floor, 0)))
+        parts = writer.finish()
         refused = {name for name, nullable in self._table.columns.items() if not nullable}
         if refused & writer.nulls:
             writer.discard()
@@ -205,53 +233,39 @@ class _Work:
         tail = self._write_tail()
         if tail is None:
             return None
-        gone = self._gone()
+        superseding = self._reader().superseding((self._floor, 0))
         parts: list[Part] = []
         removed: list[SnapshotFile] = []
+        writer: PartWriter | None = None
         with ExitStack() as stack:
-            files = self._snapshot.files
-            folder = self._local(stack, files) if gone and files else None
-            writer: PartWriter | None = None
-            for file in files if folder is not None else ():
-                assert folder is not None
-                masks = self._masks(folder, file, gone)
-                if masks is None:
-                    if writer is not None:  # what follows has ids after this file's
-                        parts += writer.finish()
-                        writer = None
-                    continue
-                writer = writer or self._writer()
-                removed.append(file)
-                for chunk in _kept(folder, self._folder, file, masks):
-                    writer.write(_conform(chunk, self._schema))
+            files = [] if superseding.everything else self._snapshot.files
+            folder = self._local(stack, files)
+            for file in files:
+                masks = self._masks(folder, file, superseding)
+                if masks is not None:
+                    removed.append(file)
+                    writer = writer or self._writer()
+                    for chunk in _kept(folder, self._folder, file, masks):
+                        writer.write(conform(chunk, self._schema))
+                elif writer is not None:  # what follows has ids after this file's
+                    parts += writer.finish()
+                    writer = None
             if writer is not None:
                 parts += writer.finish()
         return [*parts, *tail], removed
 
     def _rewrite(self, step: Step) -> Snapshotted:
-        from tailrace.tables.snapshot import SnapshotReader
-
-        view = self._now.view
         with ExitStack() as stack:
-            snapshot = None
-            start = self._source.log_start
+            past, start = None, self._source.log_start
             if step.from_snapshot and self._snapshot is not None:
-                kept = replace(self._snapshot, unique_on=()) if step.keys_again else self._snapshot
-                snapshot = SnapshotReader(kept, self._local(stack, kept.files))
-                start = self._done
-
-            more = {"snapshot": snapshot} if snapshot else {}
-
-            def read(messages: MessageSource) -> Iterator[pa.Table]:
-                reader = VersionReader(view, self._ids, messages, self._source.files, **more)
-                return reader.tables(
-                    id_column=self._id_column, **({} if snapshot is not None or start == 0 else {"start": (start, 0)})
-                )
-
-            writer = self._write(read, start)
+                past, start = SnapshotReader(self._snapshot, self._local(stack, self._snapshot.files)), 0
+            reader = self._reader(past)
+            writer = self._write(reader.tables(id_column=self._id_column, start=(start, 0) if start else None))
         parts = writer.finish()
         names = stored_names(self._fields, id_column=self._id_column)
-        declared = [name for name, nullable in view.settings.nullable.items() if not nullable and name in names]
+        declared = [
+            name for name, nullable in self._now.view.settings.nullable.items() if not nullable and name in names
+        ]
         not_null = {name for name in declared if names[name] not in writer.nulls}
         schema = stored_schema(self._fields, not_null=not_null, id_column=self._id_column)
         now_ms = self._runtime.clock.now_ms()
@@ -268,43 +282,39 @@ class _Work:
     def _result(self, step: Step, parts: Sequence[Part]) -> Snapshotted:
         assert self._table is not None
         rows = sum(part.file.rows for part in parts)
-        return Snapshotted(step.kind, self._table.snapshot(), self._table, rows, self._dead, self._lost())
+        return Snapshotted(step.kind, self._table.snapshot(), self._table, rows, self._graves.count, self._lost())
 
     # -- reading and writing --------------------------------------------------------------------------------------
 
-    def _tail(
-        self, view: VersionView, messages: MessageSource, columns: Sequence[str] | None = None
-    ) -> Iterator[pa.Table]:
-        reader = VersionReader(view, self._ids, messages, self._source.files)
-        return reader.tables(id_column=self._id_column, start=(self._floor, 0), columns=columns)
+    def _reader(self, past: SnapshotReader | None = None) -> VersionReader:
+        return VersionReader(
+            self._now.view,
+            IdMaker(self._source.topic, self._source.born_ms),
+            self._source.messages,
+            self._source.files,
+            snapshot=past,
+            log_start=self._source.log_start,
+            on_bad_row=self._bad,
+        )
+
+    def _bad(self, row: BadRow) -> None:
+        if row.offset >= self._done:  # those before it are buried
+            self._graves.add(row)
 
     @property
     def _floor(self) -> int:
         return max(self._done, self._source.log_start)
 
-    def _write(self, read: Callable[[MessageSource], Iterator[pa.Table]], start: int) -> PartWriter:
-        """Write what `read` gives, without the rows that fit no type; those at or after the table's position are buried."""
-        messages: MessageSource = self._source.messages
-        without: WithoutRows | None = None
-        while True:
-            writer = self._writer()
-            try:
-                for chunk in read(messages):
-                    stored = to_stored(chunk, self._fields, id_column=self._id_column)
-                    writer.write(stored if without is None else without.filter(stored, self._id_column))
-                return writer
-            except ValueCastError:
-                writer.discard()
-                dead = find_misfits(self._now.view, self._source.messages, self._source.files, start)
-                if without is not None or not dead:
-                    raise
-                messages = without = WithoutRows(self._source.messages, dead, self._ids)
-                self._dead = [row for row in dead if row.offset >= self._done]
-                if self._bury is not None and self._dead:
-                    self._bury(self._dead)
-            except Exception:
-                writer.discard()
-                raise
+    def _write(self, chunks: Iterator[pa.Table]) -> PartWriter:
+        writer = self._writer()
+        try:
+            for chunk in chunks:
+                writer.write(to_stored(chunk, self._fields, id_column=self._id_column))
+            self._graves.close()
+        except Exception:
+            writer.discard()
+            raise
+        return writer
 
     def _writer(self) -> PartWriter:
         return PartWriter(
@@ -314,38 +324,25 @@ class _Work:
     def _local(self, stack: ExitStack, files: Sequence[SnapshotFile]) -> Path:
         return stack.enter_context(self._location.local_files(self._folder, [file.path for file in files]))
 
-    def _gone(self) -> Gone:
-        """Keys of all rows of the tail, superseded and deleted ones too, and the ids that it deletes."""
-        view = self._now.view
-        gone = Gone(view.settings.unique_on, self._fields)
-        if gone.key and set(gone.key) <= self._fields.keys():
-            every = replace(view, deletes=(), settings=replace(view.settings, unique_on=()))
-            messages: MessageSource = self._source.messages
-            if self._dead:
-                messages = WithoutRows(messages, self._dead, self._ids)
-            for chunk in self._tail(every, messages, columns=gone.key):
-                gone.add_keys(chunk)
-        for at in view.deletes:
-            if at >= self._floor:
-                for batch in self._source.messages.scan(at, at + 1):
-                    for doc in decode_messages(batch):
-                        gone.add_ids(doc.get("ids", ()))
-        return gone
-
-    def _masks(self, folder: Path, file: SnapshotFile, gone: Gone) -> list[Any] | None:
+    def _masks(self, folder: Path, file: SnapshotFile, superseding: Live) -> list[Any] | None:
         """For each row group which rows stay (None: all); None where the whole file stays as it is."""
+        import pyarrow as pa
         import pyarrow.parquet as pq
 
+        key = superseding.key if superseding.newer is not None else ()
+        if not key and not _names_any(superseding, file):
+            return None
         names = stored_names(self._fields, id_column=self._id_column)
-        wanted = [names[name] for name in gone.columns]
         masks: list[Any] = []
         with lake_errors(self._folder, file.path), pq.ParquetFile(folder / file.path) as parquet:
-            there = [name for name in wanted if name in parquet.schema_arrow.names]
+            there = [names[name] for name in key if name in names and names[name] in parquet.schema_arrow.names]
             for group in range(parquet.num_row_groups):
                 stored = parquet.read_row_group(group, columns=[*there, self._id_column])
-                renamed = _conform(stored, self._schema, [*wanted, self._id_column])
-                table = from_stored(renamed, self._fields, id_column=self._id_column)
-                masks.append(gone.mask(table.select([*gone.columns, self._id_column]), self._id_column))
+                table = from_stored(stored, self._fields, id_column=self._id_column, columns=key)
+                newer = superseding.newer_mask(table, self._fields)
+                gone = superseding.mask(places_of(stored.column(self._id_column)))
+                mask = gone if newer is None else newer if gone is None else newer & gone
+                masks.append(None if mask is None or mask.all() else pa.array(mask))
         return masks if any(mask is not None for mask in masks) else None
 
     def _lost(self) -> tuple[int, int] | None:
@@ -358,16 +355,14 @@ class _Work:
         return (ranges[0][0], ranges[-1][1]) if ranges else None
 
 
-def _conform(table: pa.Table, schema: pa.Schema, names: Sequence[str] | None = None) -> pa.Table:
-    """Columns of a file as of `schema`; those that it is too old to have are NULL."""
+def _names_any(superseding: Live, file: SnapshotFile) -> bool:
+    """Whether one of the deleted places lies in the file."""
+    import numpy as np
     import pyarrow as pa
 
-    wanted = schema if names is None else pa.schema([schema.field(name) for name in names])
-    there = set(table.column_names)
-    columns: list[Any] = [
-        table.column(field.name) if field.name in there else pa.nulls(table.num_rows, field.type) for field in wanted
-    ]
-    return pa.Table.from_arrays(columns, names=wanted.names).cast(wanted)
+    first, last = places_of(pa.array([file.first_id, file.last_id]))
+    start, stop = np.searchsorted(superseding.gone, (first, last + 1))
+    return bool(start < stop)
 
 
 def _kept(folder: Path, table: str, file: SnapshotFile, masks: Sequence[Any]) -> Iterator[pa.Table]:

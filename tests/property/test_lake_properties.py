@@ -1,0 +1,274 @@
+"""Whatever is written to a Table and whatever is done to the lake: a Delta table holds what the fold of the log says."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from table_reading import LogSource, fold_topic
+
+from tailrace.lake import (
+    LakeLimits,
+    LakeLocation,
+    Snapshotted,
+    TopicSource,
+    VersionTable,
+    compact,
+    rebuild_fold,
+    snapshot_version,
+    tidy,
+)
+from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log, scan
+from tailrace.runtime import Crash, CrashAt, Probe, Runtime
+from tailrace.tables import IdMaker, StagedFiles, TableFold, VersionReader, message, rows_message
+from tailrace.tables.schema import from_stored
+
+ORDERS = Partition("shop.orders")
+LIMITS = LakeLimits(
+    file_bytes_target=40_000,
+    row_group_rows_max=5,
+    files_joined_min=2,
+    checkpoint_every=3,
+    commits_kept=6,
+    removed_kept=timedelta(0),
+)
+POINTS = ("lake-opened", "lake-read", "lake-columns", "lake-committed")
+UPKEEP_POINTS = ("compact-read", "compact-committed", "tidy-checkpoint", "tidy-log", "tidy-files")
+
+
+@dataclass
+class House:
+    """A log, a lake, and what a snapshotter keeps between its rounds."""
+
+    log: Log
+    lake: LakeLocation
+    tables: dict[str, VersionTable] = field(default_factory=dict)
+    stale: dict[str, VersionTable] = field(default_factory=dict)
+    """Handles as they were some rounds ago: those of a rival."""
+
+    def put(self, value: bytes) -> None:
+        self.log.append(ORDERS, [NewRecord(value)])
+
+    def rows(self, rows: Sequence[Mapping[str, Any]], fields: Mapping[str, str], **head: Any) -> None:
+        full = {"kind": "rows", "n": len(rows), "fields": dict(fields), **head}
+        self.put(rows_message(full, orjson.dumps(list(rows))))
+
+    def fold(self, stop: int | None = None) -> TableFold:
+        if stop is None:
+            return fold_topic(self.log, ORDERS, TableFold("orders"))
+        fold = TableFold("orders")
+        for batch in scan(self.log, ORDERS, 0, stop):
+            fold.advance(((r.offset, r.ts_ms, r.value) for r in batch.records), batch.next)
+        return fold
+
+    @property
+    def born_ms(self) -> int:
+        return self.log.topics()[ORDERS.topic].born_ms
+
+    def source(self) -> TopicSource:
+        return TopicSource(ORDERS.topic, self.born_ms, LogSource(self.log, ORDERS), StagedFiles(Path("/nowhere")))
+
+    def snapshot(self, *, probe: Probe | None = None, rival: bool = False) -> list[Snapshotted]:
+        fold = self.fold()
+        runtime = Runtime(probe=probe or Probe())
+        done = []
+        for name in list(fold.versions):
+            table = (self.stale if rival else self.tables).get(name)
+            result = snapshot_version(self.lake, self.source(), fold, name, table=table, limits=LIMITS, runtime=runtime)
+            self.tables[name] = result.table
+            done.append(result)
+        return done
+
+    def upkeep(self, probe: Probe | None = None) -> None:
+        runtime = Runtime(probe=probe or Probe())
+        for table in self.tables.values():
+            compact(table, limits=LIMITS, runtime=runtime)
+            tidy(table, limits=LIMITS, runtime=runtime)
+
+    def expected(self, name: str, position: int) -> pa.Table:
+        """The rows of a version at a position, folded from the log, with ids."""
+        view = self.fold(position).view_of(name)
+        assert view is not None
+        id_column = view.settings.monotonic_id or "_patterns_id"
+        reader = VersionReader(
+            view, IdMaker(ORDERS.topic, self.born_ms), LogSource(self.log, ORDERS), StagedFiles(Path("/nowhere"))
+        )
+        return reader.table(id_column=id_column)
+
+    def check(self) -> None:
+        """Each Delta table that is there equals the fold at its position, file by file in the order of ids."""
+        end = self.fold()
+        newest = 0
+        for folder in self.lake.folders(ORDERS.topic):
+            table = VersionTable.open(self.lake, folder, limits=LIMITS)
+            if table is None:
+                continue  # a death before the first commit
+            snapshot = table.snapshot()
+            newest = max(newest, table.position)
+            expected = self.expected(snapshot.version, snapshot.position)
+            found = [
+                from_stored(
+                    pq.read_table(self.lake.local_path(folder) / file.path),
+                    snapshot.fields,
+                    id_column=snapshot.id_column,
+                )
+                for file in snapshot.files
+            ]
+            rows = pa.concat_tables(found) if found else expected.slice(0, 0)
+            assert rows.to_pylist() == expected.to_pylist()
+            assert dict(table.meta.fold().to_json()) == self.fold(table.position).to_json()
+            whole = pa.table(DeltaTable(self.lake.uri(folder)).to_pyarrow_table())
+            assert sorted(whole.column(snapshot.id_column).to_pylist()) == [
+                row[snapshot.id_column] for row in expected.to_pylist()
+            ]
+            view = end.view_of(snapshot.version)
+            assert view is not None
+            assert table.meta.view.name == view.name
+        rebuilt, snapshots = rebuild_fold(self.lake, ORDERS.topic, limits=LIMITS)
+        assert rebuilt.position == newest
+        assert len(snapshots) <= len(end.versions)
+        if newest:
+            assert fold_topic(self.log, ORDERS, rebuilt).to_json() == end.to_json()
+
+
+# -- what may happen -------------------------------------------------------------------------------------------------
+
+PLAIN = {"k": "Integer", "v": "Text"}
+values = st.one_of(st.none(), st.sampled_from(["a", "b", "na"]))
+some_rows = st.lists(st.fixed_dictionaries({"k": st.one_of(st.none(), st.integers(0, 6)), "v": values}), max_size=8)
+wide_rows = st.lists(st.fixed_dictionaries({"k": st.floats(0, 3, width=16), "t": values}), min_size=1, max_size=3)
+
+steps = st.one_of(
+    st.tuples(st.just("append"), some_rows),
+    st.tuples(st.just("append"), some_rows),
+    st.tuples(st.just("upsert"), some_rows, st.sampled_from([["k"], ["k", "v"], ["v"]])),
+    st.tuples(st.just("column"), some_rows, st.sampled_from(["w", "K", "x"])),
+    st.tuples(st.just("widen"), wide_rows),
+    st.tuples(st.just("delete"), st.lists(st.integers(0, 30), max_size=4)),
+    st.tuples(st.just("replace"), some_rows, st.sampled_from([{}, {"id": None}, {"key": ["k"]}, {"id": "no"}])),
+    st.tuples(st.just("marker"), st.sampled_from(["reset", "truncate", "signal"])),
+    st.tuples(st.just("activate"), st.integers(0, 5)),
+    st.tuples(st.just("snapshot")),
+    st.tuples(st.just("snapshot")),
+    st.tuples(st.just("rival")),
+    st.tuples(st.just("reopen")),
+    st.tuples(st.just("upkeep")),
+    st.tuples(st.just("crash"), st.sampled_from(POINTS), st.integers(1, 2)),
+    st.tuples(st.just("crash-upkeep"), st.sampled_from(UPKEEP_POINTS)),
+)
+
+
+def take(house: House, step: tuple[Any, ...]) -> None:
+    kind, *rest = step
+    if kind == "append":
+        house.rows(rest[0], PLAIN)
+    elif kind == "upsert":
+        house.rows(rest[0], PLAIN, key=rest[1])
+    elif kind == "column":
+        house.rows([{**row, rest[1]: 1.5} for row in rest[0]], {**PLAIN, rest[1]: "Float"})
+    elif kind == "widen":
+        house.rows(rest[0], {"k": "Float", "t": "Time" if all(r["t"] is None for r in rest[0]) else "Text"})
+    elif kind == "delete":
+        _delete(house, rest[0])
+    elif kind == "replace":
+        house.put(message({"kind": "version", "ts": 1_700_000_000_000, "settings": rest[1], "fields": PLAIN}))
+        house.rows(rest[0], PLAIN)
+    elif kind == "marker":
+        house.put(message({"kind": rest[0]}))
+    elif kind == "activate":
+        names = list(house.fold().versions)
+        house.put(message({"kind": "activate", "name": names[rest[0] % len(names)] if names else "none"}))
+    elif kind == "snapshot":
+        house.stale = {name: _again(table) for name, table in house.tables.items()}
+        house.snapshot()
+    elif kind == "rival":
+        house.snapshot(rival=True)
+    elif kind == "reopen":
+        house.tables = {}
+    elif kind == "upkeep":
+        house.upkeep()
+    else:
+        probe = CrashAt(*rest)
+        try:
+            house.snapshot(probe=probe) if kind == "crash" else house.upkeep(probe)
+        except Crash:
+            house.tables = {}
+
+
+def _again(table: VersionTable) -> VersionTable:
+    opened = VersionTable.open(table.location, table.folder, limits=LIMITS)
+    assert opened is not None
+    return opened
+
+
+def _delete(house: House, numbers: Sequence[int]) -> None:
+    fold = house.fold()
+    view = fold.view()
+    if view is not None and numbers:
+        rows = house.expected(view.name, fold.position)
+        ids = rows.column(rows.num_columns - 1).to_pylist()
+        wanted = [ids[number % len(ids)] for number in numbers] if ids else []
+        house.put(message({"kind": "delete", "ids": wanted}))
+
+
+@pytest.fixture
+def make_house() -> Iterator[Callable[[], House]]:
+    opened: list[Log] = []
+    with TemporaryDirectory() as folder:
+
+        def make() -> House:
+            name = secrets.token_hex(4)
+            log = open_log(f"sqlite:///{folder}/{name}.db")
+            opened.append(log)
+            log.create_topics([TopicSpec(ORDERS.topic)])
+            return House(log, LakeLocation.parse(f"{folder}/{name}"))
+
+        yield make
+        for log in opened:
+            log.close()
+
+
+def run(house: House, script: Sequence[tuple[Any, ...]]) -> None:
+    for step in script:
+        take(house, step)
+        if step[0] in ("snapshot", "rival", "upkeep", "crash", "crash-upkeep"):
+            house.check()
+    house.snapshot()
+    house.check()
+    house.upkeep()
+    house.check()
+
+
+shared = settings(
+    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+@shared
+@given(script=st.lists(steps, min_size=6, max_size=16))
+def test_delta_tables_hold_what_the_fold_of_the_log_says(
+    make_house: Callable[[], House], script: list[tuple[Any, ...]]
+) -> None:
+    """Rows, their ids and their order, at the position of each Delta table, after deaths and beside rivals too."""
+    run(make_house(), script)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1800)
+@settings(parent=shared, max_examples=600)
+@given(script=st.lists(steps, min_size=15, max_size=50))
+def test_delta_tables_hold_it_in_long_lives(make_house: Callable[[], House], script: list[tuple[Any, ...]]) -> None:
+    """The same, over more and longer lives."""
+    run(make_house(), script)
