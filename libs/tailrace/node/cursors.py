@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import orjson
 
-from tailrace.node.errors import OrderingError
+from tailrace.node.errors import LogTrimmedError, OrderingError
 from tailrace.node.values import decode_value, encode_value
 from tailrace.tables import BadIdError, IdMaker, StreamBatch, VersionReader, VersionView, parse_id
 from tailrace.tables.schema import RowEncoder, cast_value
@@ -216,7 +216,7 @@ class Cursor:
     def letter(self) -> tuple[int, int, Any]:
         """(offset, row, record) of the record in hand, read anew because the node may have changed it."""
         offset, row = self.place_in_hand()
-        reader = self.store.stream_reader(lambda: 1, lambda _: False)
+        reader = self.store.stream_reader(lambda: 1, lambda _: False, (offset, row))
         assert reader is not None
         batch = next(iter(reader.stream(offset, row)), None)
         record: dict[str, Any] = dict(batch.rows[0]) if batch and batch.rows else {}
@@ -309,15 +309,20 @@ class LogCursor(Cursor):
         if not self._read:
             self._read = True
             if not self.store.writer.replaces:
-                self._reader = self.store.stream_reader(self._scan_records, self._ahead)
+                self._reader = self.store.stream_reader(self._scan_records, self._ahead, self._place)
                 if self._take_rest():
                     return True
         if self._reader is None:
             return False
         position = self.position()
         if self._batches is None:
-            self._batches = self._reader.stream(*position[0])
-        batch = next(self._batches, None)
+            self._batches = self._from(position[0])
+        try:
+            batch = next(self._batches, None)
+        except LogTrimmedError as error:  # while we read: what is gone from the log is in a snapshot
+            self.store.trimmed(error.start)
+            self._batches = self._from(position[0])
+            batch = next(self._batches, None)
         now_s = self.session.loop.now_s()
         if self._size and now_s > self._loaded_s:
             _rows_per_s[self.store.ref.key] = self._size / (now_s - self._loaded_s)
@@ -335,6 +340,12 @@ class LogCursor(Cursor):
         messages = batch.places[-1][0] - batch.places[0][0] + 1
         _rows_per_message[self.store.ref.key] = max(1.0, len(batch.rows) / messages)
         return True
+
+    def _from(self, place: tuple[int, int]) -> Iterator[StreamBatch]:
+        if self.store.lies_in_the_past(place):
+            self._reader = self.store.stream_reader(self._scan_records, self._ahead, place)
+        assert self._reader is not None
+        return self._reader.stream(*place)
 
     def _take_rest(self) -> bool:
         rest = self.session.rests.pop(self.store.ref.key, None)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tailrace.node.errors import NoVersionError
+from tailrace.node.lake import lake_table
 from tailrace.node.reads import Result
+from tailrace.tables import VersionView
 from tailrace.tables.schema import FieldType, conform_arrow, infer_arrow
 
 if TYPE_CHECKING:
@@ -91,23 +94,27 @@ def named_tables(sql: str) -> list[str]:
 
 
 _lock = threading.RLock()
-_kept: Database | None = None
+_kept: dict[tuple[Path, ...], Database] = {}
+"""Databases that wait for their next statement, by the files that they may read: one without any, and one with."""
 
 
 @contextmanager
-def database_of(session: Session) -> Iterator[Database]:
-    """An empty database, for one statement at a time.
+def database_of(session: Session, files: tuple[Path, ...] = ()) -> Iterator[Database]:
+    """An empty database that may read `files` and no others, for one statement at a time.
 
-    Opening one takes 30 ms, so a worker keeps its own; a statement that was broken off from outside (a time limit)
-    takes it along.
+    Opening one takes 30 ms, so a worker keeps its own, and one that may read the files of its last statement over the
+    lake. A statement that was broken off from outside (a time limit) takes its database along.
     """
-    global _kept
     from tailrace.sql import Database, DatabaseLimits
 
     with _lock:
-        database, _kept = _kept, None
+        database = _kept.pop(files, None)
         if database is None:
-            database = Database(DatabaseLimits(memory_bytes_max=max(256 << 20, session.order.memory_bytes_max // 2)))
+            if files:  # other files than before: the snapshot has moved on
+                for others in [each for each in _kept if each]:
+                    _kept.pop(others).close()
+            limits = DatabaseLimits(memory_bytes_max=max(256 << 20, session.order.memory_bytes_max // 2))
+            database = Database(limits, files=files)
         try:
             yield database
             for name in list(database.tables):
@@ -115,35 +122,54 @@ def database_of(session: Session) -> Iterator[Database]:
         except Exception:
             for name in list(database.tables):
                 database.unregister(name)
-            _kept = database
+            _kept[files] = database
             raise
         except BaseException:
             database.close()
             raise
-        _kept = database
+        _kept[files] = database
 
 
 @contextmanager
 def open_database(session: Session, sql: str) -> Iterator[Database]:
     """A database that holds the tables which `sql` names, as this run sees them, and nothing else."""
     tables = Tables(session)
-    with database_of(session) as database:
-        for name in named_tables(sql):
-            store = tables.find(name)
-            if store is not None:
-                register(database, name, store)
+    views = {}
+    for name in named_tables(sql):
+        store = tables.find(name)
+        if store is not None:
+            views[name] = (store, named_view(name, store))
+    in_lake = {name: lake_table(store, view) for name, (store, view) in views.items()}
+    files = {path: None for table in in_lake.values() if table is not None for path in table.paths}
+    with database_of(session, tuple(files)) as database:
+        for name, (store, view) in views.items():
+            lake = in_lake[name]
+            if lake is not None:
+                lake.register(database, name)
+            else:
+                register(database, name, store, view)
         yield database
 
 
-def register(database: Database, name: str, store: RunStore) -> None:
-    """Make the store's version `name` (or its active one) a table of the database."""
+def named_view(name: str, store: RunStore) -> VersionView:
+    """The store's version `name`, or its active one.
+
+    Raises:
+        NoVersionError: rejected; nothing was written to it yet.
+    """
     view = store.view()
     if view is None or view.name != name:
         named = store.view_of(name) if name.startswith(store.ref.name + "_") else None
         view = named or view
-    reader = store.reader(view) if view is not None else None
-    if reader is None:
+    if view is None:
         raise NoVersionError(store.ref.name)
+    return view
+
+
+def register(database: Database, name: str, store: RunStore, view: VersionView | None = None) -> None:
+    """Make the store's version `name` (or its active one) a table of the database, its rows in memory."""
+    reader = store.reader(view or named_view(name, store))
+    assert reader is not None
     database.register(name, reader.table(id_column=reader.id_name))
 
 

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrace.node.cursors import LOG_ORDER, Cursor, FieldCursor, LogCursor
 from tailrace.node.errors import HostRefusedError, OrderingError
 from tailrace.node.link import HostMessages
 from tailrace.node.protocol import StoreRef
 from tailrace.node.writing import TableWriter
-from tailrace.tables import PATTERNS_ID, IdMaker, Messages, TableFold, VersionReader, VersionView, version_name
+from tailrace.tables import (
+    PATTERNS_ID,
+    IdMaker,
+    Messages,
+    Snapshot,
+    SnapshotReader,
+    TableFold,
+    VersionReader,
+    VersionView,
+    version_name,
+)
 from tailrace.tables.schema import Schema
 
 if TYPE_CHECKING:
@@ -41,6 +52,15 @@ class _Overlaid:
             )
 
 
+class _Past(NamedTuple):
+    """Where rows of a version begin: the snapshot if they do not in the log, the log's start, and the id before which
+    the snapshot's rows count (None: all do)."""
+
+    snapshot: SnapshotReader | None
+    log_start: int
+    before: str | None
+
+
 class RunStore:
     """A store: its reader, its writer, its views."""
 
@@ -50,6 +70,8 @@ class RunStore:
         self.ids = IdMaker(ref.topic, ref.born_ms)
         self.declared = Schema.from_json(ref.schema) if ref.schema else None
         self._base: tuple[VersionView | None, int] | None = None
+        self._log_start = 0
+        self._pasts: dict[str, _Past] = {}
         self._name_to_come: str | None = None
         self._others: dict[str, VersionView] = {}
         self._overlay: tuple[int, VersionView | None, Messages] | None = None
@@ -63,6 +85,7 @@ class RunStore:
             header, _ = self.session.link.request({"op": "view", "table": self.ref.key})
             view = header.get("view")
             self._base = (VersionView.from_json(view) if view else None, header["cut"])
+            self._log_start = max(self._log_start, header.get("log_start", 0))
         return self._base
 
     @property
@@ -76,6 +99,7 @@ class RunStore:
         if moved:
             self._base = None
             self._overlay = None
+            self._pasts.clear()
 
     def view(self) -> VersionView | None:
         """The active version with what this run has written: what the run's own reads show."""
@@ -195,16 +219,74 @@ class RunStore:
         if view is None:
             return None
         _, cut = self.base()
+        snapshot, log_start = None, 0
+        if view.segments[0][0] < cut:  # else nobody but this run knows of it
+            snapshot, log_start, _ = self._past(view.name)
         source = _Overlaid(HostMessages(self.session.link, self.ref.key), cut, own)
-        return VersionReader(view, self.ids, source, self.session.files, unwritten_from=None if every_id else cut)
+        return VersionReader(
+            view,
+            self.ids,
+            source,
+            self.session.files,
+            unwritten_from=None if every_id else cut,
+            snapshot=snapshot,
+            log_start=log_start,
+        )
 
-    def stream_reader(self, records_max: Callable[[], int], ahead: Callable[[int], bool]) -> VersionReader | None:
-        """A reader for streams: the active version up to the cut, without the run's own rows."""
+    def count(self, view: VersionView) -> int:
+        """The number of rows of a version, with what this run has written."""
+        if view.exact_count is not None:  # the host need not be asked for more
+            return view.exact_count
+        reader = self.reader(view)
+        assert reader is not None
+        return reader.count()
+
+    def stream_reader(
+        self, records_max: Callable[[], int], ahead: Callable[[int], bool], place: tuple[int, int] = (0, 0)
+    ) -> VersionReader | None:
+        """A reader for streams: the active version up to the cut, without the run's own rows. It begins with a snapshot
+        where what lies after `place` is not in the log any more."""
         view, _ = self.base()
         if view is None:
             return None
+        snapshot, log_start = None, self._log_start
+        if self.lies_in_the_past(place):
+            snapshot, log_start, _ = self._past(view.name, streamed=True)
         source = HostMessages(self.session.link, self.ref.key, streamed=True, records_max=records_max, ahead=ahead)
-        return VersionReader(view, self.ids, source, self.session.files)
+        return VersionReader(view, self.ids, source, self.session.files, snapshot=snapshot, log_start=log_start)
+
+    def past(self, view: VersionView) -> tuple[SnapshotReader, str | None] | None:
+        """The snapshot that the rows of a version begin with, and the id before which they count (None: all do); None
+        where they are all in the log."""
+        _, cut = self.base()
+        if view.segments[0][0] >= cut:  # nobody but this run knows of it
+            return None
+        snapshot, _, before = self._past(view.name)
+        if snapshot is None or all(start >= snapshot.snapshot.position for start, _ in view.segments):
+            return None  # truncated since
+        return snapshot, before
+
+    def lies_in_the_past(self, place: tuple[int, int]) -> bool:
+        """Whether rows of the active version after a place are not in the log any more."""
+        view, _ = self.base()
+        return view is not None and max(place[0], view.segments[0][0]) < self._log_start
+
+    def trimmed(self, log_start: int) -> None:
+        """The log begins later than it was known."""
+        self._log_start = max(self._log_start, log_start)
+        self._pasts.clear()
+
+    def _past(self, version: str, *, streamed: bool = False) -> _Past:
+        """Where a version's rows begin. Asked for when rows are read."""
+        if version not in self._pasts or streamed:
+            request = {"op": "snapshot", "table": self.ref.key, "version": version, "stream": streamed}
+            header, _ = self.session.link.request(request)
+            snapshot, before = None, header["before"]
+            if header["snapshot"] is not None:
+                known = Snapshot.from_json(header["snapshot"])
+                snapshot = SnapshotReader(known, Path(header["folder"]), before=before)
+            self._pasts[version] = _Past(snapshot, header["log_start"], before)
+        return self._pasts[version]
 
     def schema_of(self, view: VersionView) -> Schema:
         """A version's schema as users see it."""

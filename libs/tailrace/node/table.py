@@ -48,8 +48,7 @@ class TableVersion:
     def record_count(self) -> int | None:
         """Number of rows, None where the version does not exist yet."""
         view = self._current()
-        reader = self._store.reader(view) if view else None
-        return reader.count() if reader else None
+        return self._store.count(view) if view else None
 
     @property
     def exists(self) -> bool:
@@ -161,8 +160,9 @@ class Table:
         """The number of rows, None where there is no active version."""
         if self._store is None:
             return None
-        reader = self._going_on().reader()
-        return reader.count() if reader else None
+        store = self._going_on()
+        view = store.view()
+        return store.count(view) if view else None
 
     def __str__(self) -> str:
         return self.sql_name or ""

@@ -28,7 +28,17 @@ from tailrace.node.table import Table
 from tailrace.node.worker import run_order
 from tailrace.node.writing import forget_known_fields
 from tailrace.runtime import Clock, SystemClock
-from tailrace.tables import IdMaker, Messages, StagedFiles, TableFold, VersionReader, VersionView, webhook_message
+from tailrace.tables import (
+    IdMaker,
+    Messages,
+    Snapshot,
+    SnapshotReader,
+    StagedFiles,
+    TableFold,
+    VersionReader,
+    VersionView,
+    webhook_message,
+)
 from tailrace.tables.schema import Schema, arrow_to_records, schema_from_mapping
 
 __all__ = ["MemoryHost", "MemoryTable", "TestApp", "TestRun", "run_node"]
@@ -44,6 +54,10 @@ class MemoryTable:
         self.records: list[tuple[int, int, bytes]] = []
         self.end = 0
         self.fold = TableFold(ref.name)
+        self.log_start = 0
+        """What lies before it was trimmed."""
+        self.snapshots: dict[str, tuple[Snapshot, Path]] = {}
+        """By version: what a reader finds in the lake, and in which folder."""
         self.ids = IdMaker(ref.topic, ref.born_ms)
         self._staging = staging
 
@@ -72,10 +86,19 @@ class MemoryTable:
         sizes = [len(value) for value in values]
         return Messages([at for at, _, _ in chosen], [ts for _, ts, _ in chosen], sizes, b",".join(values)), following
 
+    def trim(self, before: int) -> None:
+        """Let the log begin at `before`."""
+        self.log_start = max(self.log_start, before)
+        self.records = [record for record in self.records if record[0] >= before]
+
     def reader(self) -> VersionReader | None:
         """A reader of the active version."""
         view = self.fold.view(self.end)
-        return VersionReader(view, self.ids, self, StagedFiles(self._staging)) if view else None
+        if view is None:
+            return None
+        snapshot = SnapshotReader(*self.snapshots[view.name]) if view.name in self.snapshots else None
+        files = StagedFiles(self._staging)
+        return VersionReader(view, self.ids, self, files, snapshot=snapshot, log_start=self.log_start)
 
     def read(self) -> list[dict[str, Any]]:
         """All rows, as `Table.read()` gives them, without ids."""
@@ -169,7 +192,14 @@ class MemoryHost:
         view = self._views[key]
         if "version" in frame:
             view = self.app.by_key(key).fold.view_of(frame["version"])
-        return {"view": view.to_json() if view else None, "cut": self._pins[key]}, b""
+        json = view.to_json() if view else None
+        return {"view": json, "cut": self._pins[key], "log_start": self.app.by_key(key).log_start}, b""
+
+    def _snapshot(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        table = self.app.by_key(frame["table"])
+        snapshot, folder = table.snapshots.get(frame["version"], (None, ""))
+        json = snapshot.to_json() if snapshot is not None else None
+        return {"snapshot": json, "folder": str(folder), "before": None, "log_start": table.log_start}, b""
 
     def _versions(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
         fold = self.app.by_key(frame["table"]).fold
@@ -177,6 +207,9 @@ class MemoryHost:
         return {"versions": views, "active": fold.active.name if fold.active else None}, b""
 
     def _scan(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        start = self.app.by_key(frame["table"]).log_start
+        if frame["start"] < start:
+            return {"error": f"the log begins at {start}", "trimmed": start}, b""
         records_max = min(frame["records_max"], _SCAN_RECORDS_MAX)
         batch, following = self.app.by_key(frame["table"]).batch(frame["start"], frame["stop"], records_max)
         head = {"offsets": list(batch.offsets), "ts_ms": list(batch.ts_ms), "sizes": list(batch.sizes)}

@@ -209,7 +209,7 @@ class Catalog:
         tail = self[topic]
         start = await tail.start()
         known = self.snapshots(topic, view) if known is None else known
-        if view is None or self._fetch is None:
+        if view is None:
             return Held(None, None, start)
         ids = IdMaker(topic, self.born_ms(topic))
         deletes = next((each.deletes for each in await tail.views(1 << 62) if each.name == view.name), ())

@@ -11,9 +11,8 @@ import orjson
 
 from tailrace.log import Batch, NewRecord, Offset
 from tailrace.node.protocol import DeadLetter
-from tailrace.node.snapshots import open_snapshot
 from tailrace.runner.tails import Pin, sendable
-from tailrace.tables import IdMaker, Messages, StagedFiles, VersionReader, parse_id, rows_message
+from tailrace.tables import IdMaker, Messages, SnapshotReader, StagedFiles, VersionReader, parse_id, rows_message
 
 if TYPE_CHECKING:
     from tailrace.runner.runs import Tails
@@ -85,10 +84,9 @@ async def record_in_hand(tails: Tails, table: str, pin: Pin, place: tuple[int, i
     if at < start:
         held = await tails.held(table, view, pin.cut)
         if held.snapshot is not None:
-            past = open_snapshot(held.snapshot, await tails.folder(held.snapshot), held.before)
+            past = SnapshotReader(held.snapshot, await tails.folder(held.snapshot), before=held.before)
             nothing = _OneBatch(Batch([], Offset(start)))
-            begins: Any = {"snapshot": past, "log_start": start}
-            reader = VersionReader(view, ids, nothing, files, **begins)
+            reader = VersionReader(view, ids, nothing, files, snapshot=past, log_start=start)
             found = await asyncio.to_thread(_first_row, table, reader, place)
             if found is not None:
                 return found

@@ -117,7 +117,7 @@ class TableTail:
                     "`tailrace rebuild` finds it in the lake. The table goes on with what the log has",
                     *(self.table, self.info.name, start, fold.position),
                 )
-                fold.position = start
+                _forget_before(fold, start)
             self.fold, self._pin, self._start = fold, None, start
 
     async def start(self) -> int:
@@ -224,6 +224,17 @@ class TableTail:
         self._pieces_bytes += size
         while self._pieces_bytes > self._settings.tail_bytes_max:
             self._pieces_bytes -= self._pieces.popleft().data_bytes
+
+
+def _forget_before(fold: TableFold, start: int) -> None:
+    """Let a fold go on at `start`, its versions without the rows before it."""
+    fold.position = start
+    for name, version in list(fold.versions.items()):
+        version.segments = [
+            (max(first, start), stop) for first, stop in version.segments if stop is None or stop > start
+        ]
+        if not version.segments:
+            del fold.versions[name]
 
 
 _offset = attrgetter("offset")
