@@ -14,6 +14,8 @@ BENCHMARKS = {
     "live-embedded": "live:embedded",
     "live-kafka": "live:kafka",
     "fire": "live:fire",
+    "gateway-embedded": "gateway:embedded",
+    "gateway-kafka": "gateway:kafka",
     "bulk": "bulk:bulk",
     "memory": "memory:memory",
     "idle": "rest:idle",

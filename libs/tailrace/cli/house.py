@@ -13,14 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import orjson
-from aiohttp import web
 
 from tailrace.api import LocalApi
 from tailrace.cli.apps import usable_app
 from tailrace.cli.keeper import Keeper
 from tailrace.cli.lakeview import LakeStatus
 from tailrace.errors import FatalError, RejectedError
-from tailrace.gateway import Gateway, GatewaySettings, WebhookRoute
+from tailrace.gateway import Door, Gateway, GatewaySettings, Ops, PortTakenError, WebhookRoute, write_routes
 from tailrace.graph import App
 from tailrace.lake import LakeLocation, SnapshotFiles
 from tailrace.log import Log, open_log
@@ -29,6 +28,9 @@ from tailrace.runtime import Runtime
 from tailrace.snapshotter import SnapshotterSettings, TableWish
 
 __all__ = ["CONTACT_FILE", "AlreadyUpError", "House", "HouseSettings", "PortInUseError"]
+
+ROUTES_FILE = "gateway.json"
+"""Below the data folder: the webhooks, for gateway processes of their own (`python -m tailrace.gateway`)."""
 
 CONTACT_FILE = "up.json"
 """Below the data folder: where a running `up` can be reached, and the token to do so."""
@@ -153,7 +155,7 @@ class House:
         await self.load()
         keeper = self._keeper = Keeper(log, self._snapshotter_settings)
         self._exits.push_async_callback(keeper.close)
-        await self._serve(gateway, host, LakeStatus(log, keeper, self._snapshotter_settings))
+        await self._serve(log, gateway, host, LakeStatus(log, keeper, self._snapshotter_settings))
         keeper.start()
 
     async def load(self) -> None:
@@ -177,6 +179,7 @@ class House:
                 routes[name] = WebhookRoute(webhook=name, topic=table.topic, respond=node.respond)
         await self._host.deploy(deployments)
         self._gateway.set_routes(routes)
+        await asyncio.to_thread(write_routes, self.settings.data_dir.resolve() / ROUTES_FILE, routes)
         self.apps = apps
         if self._keeper is not None:
             self._keeper.tell()
@@ -205,11 +208,11 @@ class House:
         """Answer what was accepted, commit what ended, and let go of everything; within 5 s."""
         await self._exits.aclose()
 
-    async def _serve(self, gateway: Gateway, host: Host, lake: LakeStatus) -> None:
+    async def _serve(self, log: Log, gateway: Gateway, host: Host, lake: LakeStatus) -> None:
         settings = self.settings
         token = secrets.token_urlsafe(32)
         app = gateway.new_app()
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        Ops(gateway, log).add_to(app)
         view = HostView(
             host,
             "",
@@ -221,16 +224,12 @@ class House:
             },
         )
         LocalApi(view, lake, token=token).add_to(app)
-        await runner.setup()
-        self._exits.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, settings.host, settings.port, reuse_address=True)
+        door = Door(app, connections_max=settings.gateway.connections_max, stop_timeout_s=1.0)
+        self._exits.push_async_callback(door.close)
         try:
-            await site.start()
-        except OSError as error:
+            self.port = await door.open(settings.host, settings.port)
+        except PortTakenError as error:
             raise PortInUseError(settings.host, settings.port) from error
-        server = site._server
-        assert server is not None
-        self.port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
         view.base_url = self.base_url
         contact = self.settings.data_dir.resolve() / CONTACT_FILE
         _write_secretly(contact, orjson.dumps({"url": self.base_url, "token": token, "pid": os.getpid()}))

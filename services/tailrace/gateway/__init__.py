@@ -6,17 +6,26 @@ from tailrace.gateway.access import AccessLog, AccessLogSettings
 from tailrace.gateway.app import Gateway
 from tailrace.gateway.bodies import BodyLimits
 from tailrace.gateway.limits import RateLimit
+from tailrace.gateway.ops import Ops
 from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import WebhookRoute
-from tailrace.gateway.settings import GatewaySettings
+from tailrace.gateway.routes import RoutesFileError, write_routes
+from tailrace.gateway.server import Door, PortTakenError
+from tailrace.gateway.settings import GatewaySettings, ProcessSettings
 
 __all__ = [
     "AccessLog",
     "AccessLogSettings",
     "BodyLimits",
+    "Door",
     "Gateway",
     "GatewaySettings",
+    "Ops",
+    "PortTakenError",
+    "ProcessSettings",
     "RateLimit",
     "RefusedError",
+    "RoutesFileError",
     "WebhookRoute",
+    "write_routes",
 ]

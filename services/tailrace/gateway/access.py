@@ -40,7 +40,7 @@ class AccessLog:
         self._skipped = 0
 
     def note(self, webhook: str | None, request: web.BaseRequest, response: web.StreamResponse, size: int) -> None:
-        """Log a request that was answered, or count it as left out. `webhook` is None where there is none."""
+        """Log a request that was answered, or count it as left out. `webhook` is its topic, None where there is none."""
         bucket = self._accepted if response.status < 400 else self._refused
         if not bucket.take(self._clock.monotonic_s()):
             self._skipped += 1

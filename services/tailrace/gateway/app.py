@@ -62,6 +62,8 @@ class Gateway:
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._room = Room(self._settings.bodies_bytes_max)
         self._appends = 0
+        self.draining = False
+        """It stops soon: `/readyz` says so, and connections end with their next answer."""
         self.metrics = Metrics(
             {
                 "appends_waiting": (lambda: self._appends, "Posts that wait for the log."),
@@ -133,7 +135,7 @@ class Gateway:
         """Take one post, count it, and tell the sender what became of it."""
         name = request.match_info["webhook"]
         route = self._routes.get(name)
-        counts = self.metrics.unknown if route is None else self.metrics.of(name)
+        counts = self.metrics.unknown if route is None else self.metrics.of(name, route.topic)
         held = 0
         try:
             if route is None:
@@ -150,8 +152,10 @@ class Gateway:
                 response.force_close()  # the rest of the body is not waited for
         finally:
             self._room.give_back(held)
+        if self.draining:
+            response.force_close()
         if self._access is not None:
-            self._access.note(name if route is not None else None, request, response, held)
+            self._access.note(route.topic if route is not None else None, request, response, held)
         return response
 
     async def _take(self, request: web.Request, route: WebhookRoute, raw: bytes, counts: WebhookCounts) -> web.Response:

@@ -29,9 +29,11 @@ _COMMIT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 class WebhookCounts:
     """Counters of one webhook since the process began."""
 
-    __slots__ = ("accepted", "bytes", "last_accepted_ms", "refused", "rows")
+    __slots__ = ("accepted", "bytes", "label", "last_accepted_ms", "refused", "rows")
 
-    def __init__(self) -> None:
+    def __init__(self, label: str) -> None:
+        self.label = label
+        """What samples and log lines call it: its topic, as the id in its URL is as good as a password."""
         self.accepted = 0
         """Posts that got their 200."""
         self.rows = 0
@@ -58,19 +60,19 @@ class Metrics:
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def of(self, webhook: str) -> WebhookCounts:
+    def of(self, webhook: str, label: str) -> WebhookCounts:
         """The counters of a webhook that exists: names come from deployments, never from a request."""
         counts = self.webhooks.get(webhook)
         if counts is None:
             if len(self.webhooks) >= WEBHOOKS_MAX:
-                webhook = "other"
-            counts = self.webhooks.setdefault(webhook, WebhookCounts())
+                webhook = label = "other"
+            counts = self.webhooks.setdefault(webhook, WebhookCounts(label))
         return counts
 
     @property
     def unknown(self) -> WebhookCounts:
         """The counters of requests to no webhook that there is."""
-        return self.of("unknown")
+        return self.of("unknown", "unknown")
 
     def committed(self, seconds: float) -> None:
         """A post waited so long for the log."""
@@ -89,12 +91,12 @@ class Metrics:
         refused = CounterMetricFamily(
             "tailrace_webhook_refused", "Posts that were refused, by reason.", labels=["webhook", "reason"]
         )
-        for webhook, counts in list(self.webhooks.items()):
-            accepted.add_metric([webhook], counts.accepted)
-            rows.add_metric([webhook], counts.rows)
-            size.add_metric([webhook], counts.bytes)
+        for counts in list(self.webhooks.values()):
+            accepted.add_metric([counts.label], counts.accepted)
+            rows.add_metric([counts.label], counts.rows)
+            size.add_metric([counts.label], counts.bytes)
             for reason, number in counts.refused.items():
-                refused.add_metric([webhook, reason], number)
+                refused.add_metric([counts.label, reason], number)
         yield from (accepted, rows, size, refused)
         for name, (reading, what) in self._gauges.items():
             yield GaugeMetricFamily(f"tailrace_gateway_{name}", what, value=reading())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from ipaddress import ip_network
+from pathlib import Path
 
 from tailrace.errors import SettingError
 from tailrace.gateway.bodies import BodyLimits
 
-__all__ = ["GatewaySettings"]
+__all__ = ["GatewaySettings", "ProcessSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,10 @@ class GatewaySettings(BodyLimits):
     retry_after: timedelta = timedelta(seconds=2)
     """What a sender is told to wait when the log is away or busy."""
 
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of proxies in front: what they say in `X-Forwarded-For` counts for `allow_ips`. Anybody
+    else could say anything there."""
+
     def __post_init__(self) -> None:
         BodyLimits.__post_init__(self)  # the short form of super() does not find a class with slots
         for name in ("bodies_bytes_max", "connections_max", "responses_waiting_max"):
@@ -47,3 +53,48 @@ class GatewaySettings(BodyLimits):
         for name in ("body_timeout", "idle_timeout", "respond_timeout", "retry_after"):
             if getattr(self, name) <= timedelta(0):
                 raise SettingError(name, getattr(self, name), "more than 0")
+        for proxy in self.trusted_proxies:
+            try:
+                ip_network(proxy, strict=False)
+            except ValueError:
+                raise SettingError("trusted_proxies", proxy, "an address or a network") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSettings:
+    """Where gateway processes of their own stand: `python -m tailrace.gateway`."""
+
+    log_url: str
+    """`--log`, `TAILRACE_LOG`."""
+
+    routes: Path
+    """`--routes`: the file of webhooks that a deployment writes, `gateway.json` in the data folder."""
+
+    host: str = "127.0.0.1"
+    """`--host`, `TAILRACE_HOST`."""
+
+    port: int = 8700
+    """`--port`; 0: a free one."""
+
+    ops_host: str = "127.0.0.1"
+    """`--ops-host`: address of `/healthz`, `/readyz` and `/metrics`. The metrics name topics, so it is not for all."""
+
+    ops_port: int | None = None
+    """`--ops-port`; with several workers the first of as many. None: no metrics."""
+
+    workers: int = 1
+    """`--workers`: processes on one port. Each takes a core when it is busy."""
+
+    drain: timedelta = timedelta(0)
+    """`--drain`: from the stop signal, when `/readyz` turns, to the last connection that is taken. Behind a load balancer
+    longer than it takes to ask twice."""
+
+    stop_timeout: timedelta = timedelta(seconds=12)
+    """Longest that a stop waits for requests under way. Longer than the log's `request_timeout`, so that each of them
+    has its answer."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise SettingError("workers", self.workers, "at least 1")
+        if self.drain < timedelta(0):
+            raise SettingError("drain", self.drain, "not negative")

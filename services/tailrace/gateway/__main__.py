@@ -1,0 +1,65 @@
+"""`python -m tailrace.gateway`: the gateway as processes of their own, for machines that do nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import uvloop
+
+from tailrace.errors import TailraceError
+from tailrace.gateway.process import run_one, run_workers
+from tailrace.gateway.settings import GatewaySettings, ProcessSettings
+from tailrace.runtime import Runtime, probe_from_environment
+
+
+def main() -> int:
+    """Serve until a signal comes; 1 where it could not start."""
+    arguments = _parser().parse_args()
+    settings = ProcessSettings(
+        log_url=arguments.log,
+        routes=arguments.routes,
+        host=arguments.host,
+        port=arguments.port,
+        ops_host=arguments.ops_host,
+        ops_port=arguments.ops_port,
+        workers=arguments.workers,
+        drain=timedelta(seconds=arguments.drain),
+    )
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if settings.workers > 1:
+        work = run_workers(settings, sys.argv[1:])
+    else:
+        work = run_one(settings, GatewaySettings(), Runtime(probe=probe_from_environment()))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work)
+    except TailraceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tailrace.gateway", description="Webhooks into the log.")
+    log = os.environ.get("TAILRACE_LOG")
+    parser.add_argument(
+        "--log", metavar="URL", default=log, required=log is None, help="sqlite:///path or kafka://host"
+    )
+    parser.add_argument("--routes", type=Path, required=True, help="the webhooks: gateway.json of the data folder")
+    parser.add_argument("--host", default=os.environ.get("TAILRACE_HOST", "127.0.0.1"), help="address to listen on")
+    parser.add_argument("--port", type=int, default=8700, help="port to listen on; 0: a free one")
+    parser.add_argument("--ops-host", default="127.0.0.1", help="address of /healthz, /readyz and /metrics")
+    parser.add_argument("--ops-port", type=int, help="their port; with several workers the first of as many")
+    parser.add_argument("--workers", type=int, default=1, help="processes on the port")
+    parser.add_argument("--drain", type=float, default=0.0, help="seconds from the stop signal to the last connection")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""One gateway process, from its start to a stop that answers all it accepted; and several of them on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from aiohttp import web
+
+from tailrace.gateway.access import AccessLog
+from tailrace.gateway.app import Gateway
+from tailrace.gateway.ops import Ops
+from tailrace.gateway.routes import RoutesFile, RoutesFileError
+from tailrace.gateway.server import Door, bound_socket
+from tailrace.gateway.settings import GatewaySettings, ProcessSettings
+from tailrace.log import open_log
+from tailrace.runtime import Runtime
+
+__all__ = ["run_one", "run_workers"]
+
+_LOGGER = logging.getLogger("tailrace.gateway")
+
+_ROUTES_ASKED_EVERY_S = 1.0
+_RESTART_PAUSE_S = 1.0
+
+
+async def run_one(settings: ProcessSettings, limits: GatewaySettings, runtime: Runtime) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+     1. `/readyz` says no, for `drain`: load balancers send their posts elsewhere; what comes all the same is taken.
+     2. No more connections; requests under way are answered, and what waits for the log is written.
+     3. The log is closed.
+
+    Raises PortTakenError, RoutesFileError and what opening the log raises.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    file = RoutesFile(settings.routes)
+    routes = file.news()
+    assert routes is not None, "the first look gives all"
+    async with contextlib.AsyncExitStack() as exits:
+        log = await asyncio.to_thread(open_log, settings.log_url, runtime=runtime)
+        exits.push_async_callback(asyncio.to_thread, log.close)
+        gateway = Gateway(log, runtime=runtime, settings=limits, access=AccessLog(runtime.clock))
+        gateway.set_routes(routes)
+        ops = Ops(gateway, log)
+        app, ops_app = gateway.new_app(), web.Application()
+        ops.add_to(app)
+        ops.add_to(ops_app)
+        ops.add_metrics_to(ops_app)
+        timeout_s = settings.stop_timeout.total_seconds()
+        if settings.ops_port is not None:
+            ops_door = Door(ops_app, connections_max=100, stop_timeout_s=1.0)
+            await ops_door.open(settings.ops_host, settings.ops_port)
+            exits.push_async_callback(ops_door.close)
+        door = Door(app, connections_max=limits.connections_max, stop_timeout_s=timeout_s)
+        exits.push_async_callback(door.close)
+        port = await door.open(settings.host, settings.port, shared=True)
+        following = asyncio.ensure_future(_follow(file, gateway))
+        exits.callback(following.cancel)
+        _settle_memory()
+        print(f"listening on {settings.host}:{port}", flush=True)
+        await stop.wait()
+        gateway.draining = True
+        await asyncio.sleep(settings.drain.total_seconds())
+
+
+def _settle_memory() -> None:
+    """Leave what was loaded at the start out of garbage collections, and have fewer of them.
+
+    A request leaves no cycles behind: with the defaults every seventh request or so begins a collection, and every few
+    thousandth goes through all modules, which shows as a pause of tens of milliseconds.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
+async def _follow(file: RoutesFile, gateway: Gateway) -> None:
+    while True:
+        await asyncio.sleep(_ROUTES_ASKED_EVERY_S)
+        try:
+            routes = file.news()
+        except RoutesFileError as error:
+            _LOGGER.warning("the webhooks stay what they were: %s", error)
+            continue
+        if routes is not None:
+            gateway.set_routes(routes)
+
+
+async def run_workers(settings: ProcessSettings, arguments: Sequence[str]) -> None:
+    """Run `settings.workers` processes on one port until SIGTERM or SIGINT; one that ends is started again.
+
+    Raises PortTakenError.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # Bound and never listened on: it keeps the port ours while workers come and go, and gets no connections.
+    with bound_socket(settings.host, settings.port, shared=True) as keeper:
+        port = int(keeper.getsockname()[1])
+        tasks = []
+        for index in range(settings.workers):
+            own = [*arguments, "--workers", "1", "--port", str(port)]
+            if settings.ops_port is not None:
+                own += ["--ops-port", str(settings.ops_port + index if settings.ops_port else 0)]
+            tasks.append(asyncio.create_task(_keep_running(own, stop)))
+        await stop.wait()
+        await asyncio.gather(*tasks)
+
+
+async def _keep_running(arguments: Sequence[str], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tailrace.gateway", *arguments)
+        ended = asyncio.ensure_future(process.wait())
+        stopped = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            process.terminate()
+        status = await ended
+        if not stopped.done():
+            stopped.cancel()
+            _LOGGER.error("a worker ended with status %d; another one is started", status)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_RESTART_PAUSE_S):
+                    await stop.wait()
