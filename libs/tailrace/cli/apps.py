@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from tailrace.errors import RejectedError
@@ -23,9 +24,13 @@ class NoGraphError(RejectedError):
 
 def read_app(place: Path) -> App:
     """The app in a folder, or of a graph file; what is wrong with it is in its `errors`."""
-    if place.is_file():
-        return load_app(place.resolve().parent, place.name)
-    return load_app(place)
+    app = load_app(place.resolve().parent, place.name) if place.is_file() else load_app(place)
+    if not any(webhook.extra or webhook.parameter_values for webhook in app.webhooks):
+        return app
+    from tailrace.gateway import webhook_problems
+
+    errors = sorted((*app.errors, *webhook_problems(app)), key=lambda error: (error.file, error.line, error.message))
+    return replace(app, errors=tuple(errors))
 
 
 def usable_app(place: Path) -> App:

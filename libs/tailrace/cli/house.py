@@ -19,7 +19,16 @@ from tailrace.cli.apps import usable_app
 from tailrace.cli.keeper import Keeper
 from tailrace.cli.lakeview import LakeStatus
 from tailrace.errors import FatalError, RejectedError
-from tailrace.gateway import Door, Gateway, GatewaySettings, Ops, PortTakenError, WebhookRoute, write_routes
+from tailrace.gateway import (
+    Door,
+    Gateway,
+    GatewaySettings,
+    Ops,
+    PortTakenError,
+    WebhookRoute,
+    webhook_route,
+    write_routes,
+)
 from tailrace.graph import App
 from tailrace.lake import LakeLocation, SnapshotFiles
 from tailrace.log import Log, open_log
@@ -176,7 +185,9 @@ class House:
             for name, (node, table) in deployment.webhooks.items():
                 if name in routes:
                     raise DoubleWebhookError(name)
-                routes[name] = WebhookRoute(webhook=name, topic=table.topic, respond=node.respond)
+                route, _ = webhook_route(deployment.app, node)
+                assert route is not None and route.topic == table.topic, "it has a table"
+                routes[name] = route
         await self._host.deploy(deployments)
         self._gateway.set_routes(routes)
         await asyncio.to_thread(write_routes, self.settings.data_dir.resolve() / ROUTES_FILE, routes)

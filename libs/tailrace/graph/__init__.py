@@ -36,6 +36,7 @@ from tailrace.graph.pycode import read_python
 from tailrace.graph.report import format_error, format_errors
 from tailrace.graph.sqlcode import OUTPUT_PORT, read_sql
 from tailrace.graph.sqltext import strip_sql_comments
+from tailrace.graph.section import parameter_value
 
 __all__ = [
     "COMPONENTS_FOLDER",
@@ -73,5 +74,6 @@ __all__ = [
     "read_sql",
     "slug_from",
     "strip_sql_comments",
+    "parameter_value",
     "topic_name",
 ]

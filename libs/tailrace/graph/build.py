@@ -182,6 +182,7 @@ class _Builder:
             respond=entry.respond,
             on_error=entry.on_error,
             extra=entry.extra,
+            extra_lines=entry.extra_lines,
         )
 
     def _check_port(self, port: TablePort, node: Placed, place: Place, stores: Mapping[str, Store]) -> None:

@@ -51,6 +51,7 @@ class FunctionEntry(Entry):
     retries: int | None = None
     respond: bool = False
     on_error: str | None = None
+    extra_lines: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

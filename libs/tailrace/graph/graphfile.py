@@ -192,6 +192,7 @@ class _Reader:
             respond=section.flag("respond"),
             on_error=section.text("on_error"),
             extra=section.rest(),
+            extra_lines=section.rest_lines(),
         )
 
     def _kind(self, section: Section, key: str, written: str) -> EntryKind | None:

@@ -148,7 +148,9 @@ class Node:
     """Webhook: hold the request open until some node answers it."""
     on_error: str | None = None
     extra: Mapping[str, object] = field(default_factory=dict)
-    """Keys of the entry that we do not know."""
+    """Keys of the entry that the graph does not know; those of a webhook mean something to the gateway."""
+    extra_lines: Mapping[str, int] = field(default_factory=dict)
+    """Where each of them stands in `file`."""
 
     @property
     def id(self) -> str:

@@ -182,6 +182,10 @@ class Section:
         """Keys that nobody asked for: carried along, never an error."""
         return {key: plain(tree) for key, tree in self._fields.items() if key not in self._taken}
 
+    def rest_lines(self) -> dict[str, int]:
+        """Where each key of `rest` stands."""
+        return {key: self.line_of(key) for key in self._fields if key not in self._taken}
+
     def _text(self, tree: Tree, what: str) -> str | None:
         if isinstance(tree.value, str):
             return tree.value

@@ -10,6 +10,7 @@ from tailrace.gateway.ops import Ops
 from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import WebhookRoute
 from tailrace.gateway.routes import RoutesFileError, write_routes
+from tailrace.gateway.routing import webhook_problems, webhook_route
 from tailrace.gateway.server import Door, PortTakenError
 from tailrace.gateway.settings import GatewaySettings, ProcessSettings
 
@@ -27,5 +28,7 @@ __all__ = [
     "RefusedError",
     "RoutesFileError",
     "WebhookRoute",
+    "webhook_problems",
+    "webhook_route",
     "write_routes",
 ]

@@ -23,6 +23,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from tailrace.errors import AbortableError, RejectedError, RetriableError
 from tailrace.gateway.access import AccessLog
 from tailrace.gateway.bodies import Posted, decode, inflate
+from tailrace.gateway.deliveries import Delivery
+from tailrace.gateway.guard import Guard, SecretOf, environment_secret, guard_of, sender_address
+from tailrace.gateway.handshakes import Reply
+from tailrace.gateway.keys import KeyStore
 from tailrace.gateway.limits import Bucket, Room
 from tailrace.gateway.metrics import Metrics, WebhookCounts
 from tailrace.gateway.refusals import RefusedError
@@ -36,6 +40,8 @@ __all__ = ["Gateway"]
 
 _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?:-.{0,200})?").fullmatch
 """W3C Trace Context, `traceparent`."""
+
+_LOGGER = logging.getLogger("tailrace.gateway")
 
 _HEADERS_MAX = 100
 _HEADER_BYTES_MAX = 8190
@@ -51,6 +57,7 @@ class Gateway:
         runtime: Runtime,
         settings: GatewaySettings | None = None,
         access: AccessLog | None = None,
+        secret_of: SecretOf = environment_secret,
     ) -> None:
         self._log = log
         self._runtime = runtime
@@ -58,6 +65,9 @@ class Gateway:
         self._access = access
         self._routes: Mapping[str, WebhookRoute] = {}
         self._buckets: dict[str, Bucket] = {}
+        self._guards: dict[str, Guard] = {}
+        self._secret_of = secret_of
+        self._keys = KeyStore(runtime.clock)
         self._appender: Appender | None = None
         self._answers: dict[str, asyncio.Future[Any]] = {}
         self._room = Room(self._settings.bodies_bytes_max)
@@ -91,6 +101,14 @@ class Gateway:
                 same = old is not None and old.limit == route.rate_limit
                 buckets[name] = old if old is not None and same else Bucket(route.rate_limit, now_s)
         self._routes, self._buckets = dict(routes), buckets
+        self._guards = {
+            name: guard
+            for name, route in routes.items()
+            if (guard := guard_of(route, self._secret_of, self._keys, retry_after_s=self._retry_after_s())) is not None
+        }
+        for name, guard in self._guards.items():
+            if guard.shut is not None:
+                _LOGGER.warning("the webhook of %s takes nothing: %s", routes[name].topic, guard.shut)
 
     def new_app(self) -> web.Application:
         """An application with the gateway's routes, made for bodies as the settings allow them.
@@ -115,6 +133,7 @@ class Gateway:
     def add_to(self, app: web.Application) -> None:
         """Add the gateway's routes to an application that must not inflate bodies, as that of `new_app`."""
         app.router.add_post("/webhooks/{webhook}", self._post)
+        app.router.add_get("/webhooks/{webhook}", self._get)
         app.on_startup.append(self._start)
         app.on_cleanup.append(self._stop)
 
@@ -130,6 +149,7 @@ class Gateway:
     async def _stop(self, _: web.Application) -> None:
         if self._appender is not None:
             await self._appender.close()
+        await self._keys.close()
 
     async def _post(self, request: web.Request) -> web.Response:
         """Take one post, count it, and tell the sender what became of it."""
@@ -140,11 +160,15 @@ class Gateway:
         try:
             if route is None:
                 raise RefusedError(404, "unknown", "there is no webhook of this id; `tailrace webhooks` lists them")
+            guard = self._guards.get(name)
+            if guard is not None:
+                guard.check_address(self._sender(request))
             if route.rate_limit is not None:
                 self._check_rate(name)
             raw = await self._body(request)
             held = len(raw)
-            response = await self._take(request, route, raw, counts)
+            reply = None if guard is None else await self._admit(guard, request, raw)
+            response = await self._take(request, route, raw, counts) if reply is None else _replied(reply)
         except RefusedError as refused:
             counts.refused[refused.code] += 1
             response = web.json_response({"detail": refused.reason}, status=refused.status, headers=refused.headers)
@@ -157,6 +181,42 @@ class Gateway:
         if self._access is not None:
             self._access.note(route.topic if route is not None else None, request, response, held)
         return response
+
+    async def _get(self, request: web.Request) -> web.Response:
+        """Handshakes of providers that ask by GET, and a word to people who open the URL."""
+        name = request.match_info["webhook"]
+        route = self._routes.get(name)
+        counts = self.metrics.unknown if route is None else self.metrics.of(name, route.topic)
+        try:
+            if route is None:
+                raise RefusedError(404, "unknown", "there is no webhook of this id; `tailrace webhooks` lists them")
+            guard = self._guards.get(name)
+            if guard is not None:
+                guard.check_address(self._sender(request))
+            if request.method == "HEAD":  # so some providers see whether the URL is there
+                return web.Response()
+            reply = None if guard is None else await self._admit(guard, request, b"")
+            if reply is None:
+                raise RefusedError(405, "method", "post to this webhook", {"Allow": "POST"})
+        except RefusedError as refused:
+            counts.refused[refused.code] += 1
+            return web.json_response({"detail": refused.reason}, status=refused.status, headers=refused.headers)
+        return _replied(reply)
+
+    async def _admit(self, guard: Guard, request: web.Request, raw: bytes) -> Reply | None:
+        """What answers a handshake; None where it is a genuine post. Raises RefusedError."""
+        url = guard.url
+        if url is None:
+            url = f"{request.scheme}://{request.host}{request.raw_path}"
+        elif "?" not in url and "?" in request.raw_path:
+            url += "?" + request.raw_path.partition("?")[2]
+        delivery = Delivery(method=request.method, url=url, headers=request.headers, body=raw)
+        return await guard.admit(delivery, self._runtime.clock.now_ms())
+
+    def _sender(self, request: web.Request) -> str:
+        trusted = self._settings.trusted_proxies
+        peer = request.remote or ""
+        return sender_address(peer, request.headers.get("X-Forwarded-For"), trusted) if trusted else peer
 
     async def _take(self, request: web.Request, route: WebhookRoute, raw: bytes, counts: WebhookCounts) -> web.Response:
         """From a body to its answer. Raises RefusedError."""
@@ -176,14 +236,24 @@ class Gateway:
                 response = await self._store_and_wait(route, head, posted)
             else:
                 await self._store(route, head, posted)
-                response = web.Response()
+                response = self._accepted(route)
         else:
-            response = web.Response()
+            response = self._accepted(route)
         counts.accepted += 1
         counts.rows += len(posted.rows)
         counts.bytes += len(raw)
         counts.last_accepted_ms = now_ms
         return response
+
+    def _accepted(self, route: WebhookRoute) -> web.Response:
+        """The answer to a post whose rows are durable."""
+        answer = route.answer
+        if answer is not None:
+            return web.Response(status=answer.status, text=answer.body, content_type=answer.content_type)
+        guard = self._guards.get(route.webhook)
+        if guard is not None and guard.provider is not None and guard.provider.accepted is not None:
+            return web.Response(body=orjson.dumps(guard.provider.accepted), content_type="application/json")
+        return web.Response()
 
     async def _store(self, route: WebhookRoute, head: dict[str, Any], posted: Posted) -> None:
         """Returns once the rows are durable."""
@@ -271,8 +341,15 @@ class Gateway:
             raise RefusedError(429, "rate", reason, headers)
 
     def _later(self, code: str, reason: str) -> RefusedError:
-        retry_after_s = max(1, round(self._settings.retry_after.total_seconds()))
-        return RefusedError(503, code, reason, {"Retry-After": str(retry_after_s)})
+        return RefusedError(503, code, reason, {"Retry-After": str(self._retry_after_s())})
+
+    def _retry_after_s(self) -> int:
+        return max(1, round(self._settings.retry_after.total_seconds()))
+
+
+def _replied(reply: Reply) -> web.Response:
+    headers = {"X-Content-Type-Options": "nosniff"}
+    return web.Response(body=reply.body, content_type=reply.content_type, headers=headers)
 
 
 def _http_logger() -> logging.Logger:
