@@ -49,6 +49,8 @@ __all__ = [
 _HOUR_MS = 3_600_000
 _NOTE = b"retention:"
 _NEVER_MS = 1 << 62
+_SUFFIX = 10
+"""Characters at the end of a version's name, and of its folder's, that grow with time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +224,7 @@ def find_facts(
     active: str | None,
     snapshots: Mapping[str, Snapshot],
     *,
+    folders: Iterable[str] = (),
     in_lake: int,
     now_ms: int,
     limits: RetentionLimits,
@@ -231,6 +234,7 @@ def find_facts(
     Args:
         views: all versions of a saved fold.
         snapshots: the newest of each version that has a Delta table.
+        folders: all Delta tables of the topic, those too that the index does not know.
         in_lake: the lower of the saved fold's position and the group's place.
     """
     partition = Partition(topic)
@@ -241,12 +245,12 @@ def find_facts(
         for view in views
         if view.name != active and view.segments
     ]
-    known = {view.name for view in views}
-    oldest = min((view.name[-10:] for view in views), default="")
+    oldest = min((view.name[-_SUFFIX:] for view in views), default="")
+    by_folder = {snapshot.folder: name for name, snapshot in snapshots.items()}
     forgotten = [
-        VersionFacts(name, 0, 0, 0, snapshot.folder, snapshot.rows, _size(snapshot))
-        for name, snapshot in snapshots.items()
-        if name not in known and name[-10:] < oldest  # a newer one is another's, who is ahead of us
+        VersionFacts(by_folder.get(folder, folder.rpartition("/")[2]), 0, 0, 0, folder, 0, 0)
+        for folder in sorted({*folders, *by_folder})
+        if folder[-_SUFFIX:] < oldest  # a newer one that we do not know is another's, who is ahead of us
     ]
     return TopicFacts(
         topic=topic,

@@ -7,9 +7,8 @@ from datetime import datetime, timedelta
 
 import orjson
 
-from tailrace.lake import DeadRow
 from tailrace.log import Log, NewRecord, Partition, TopicSpec
-from tailrace.tables import rows_message
+from tailrace.tables import BadRow, rows_message
 
 __all__ = ["bury"]
 
@@ -28,7 +27,7 @@ _FIELDS = {
 _ROWS_MAX = 100
 
 
-def bury(log: Log, topic: str, dead: Sequence[DeadRow], now_ms: int) -> None:
+def bury(log: Log, topic: str, dead: Sequence[BadRow], now_ms: int) -> None:
     """Append the rows to the dead letters of the Table of `topic`; durable on return."""
     if topic.endswith("-dead"):  # there is nowhere further to go
         return
@@ -42,8 +41,8 @@ def bury(log: Log, topic: str, dead: Sequence[DeadRow], now_ms: int) -> None:
                 "run": "",
                 "source_offset": each.offset,
                 "source_row": each.row,
-                "record": each.record,
-                "error": each.error,
+                "record": each.value,
+                "error": str(each.error),
                 "traceback": "",
             }
             for each in dead[start : start + _ROWS_MAX]

@@ -35,6 +35,7 @@ from tailrace.snapshotter.cadence import due_ms, pause_ms
 from tailrace.snapshotter.index import IndexEntry, index_partition, read_index
 from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
 from tailrace.snapshotter.sharing import Sharing, owner
+from tailrace.snapshotter.tasks import collect_when_due
 from tailrace.snapshotter.topics import GROUP, table_topics
 from tailrace.snapshotter.work import TableWork
 
@@ -45,6 +46,9 @@ _log = logging.getLogger(__name__)
 
 _LISTEN_PAUSE_S = 0.1
 """Between two looks at what rang: a busy log rings a thousand times a second."""
+
+_ROUNDS_PAUSE_S = 15.0
+"""Between two looks whether it is time to let go of what is old: less than `idle_exit`, so that each life looks once."""
 
 
 @dataclass(slots=True)
@@ -119,7 +123,7 @@ class Snapshotter:
         """
         loop = asyncio.get_running_loop()
         self._writer = await self._call(lambda: self._log.open_writer(f"snapshotter-{self._settings.instance}"))
-        helpers = [loop.create_task(self._listen()), loop.create_task(self._look_around())]
+        helpers = [loop.create_task(work) for work in (self._listen(), self._look_around(), self._collect())]
         try:
             await self._work()
         finally:
@@ -267,6 +271,22 @@ class Snapshotter:
             if self._sharing is not None:
                 pause = min(pause, self._settings.share_timeout / 3)
             await asyncio.sleep(pause.total_seconds())
+
+    async def _collect(self) -> None:
+        """Let go of what is old, now and then; tables that have news come first."""
+        while True:
+            await asyncio.sleep(_ROUNDS_PAUSE_S)
+            for graph in self._settings.graphs:
+                if len(self._instances) > 1 and owner(graph, self._instances) != self._settings.instance:
+                    continue
+                try:
+                    await asyncio.to_thread(
+                        collect_when_due, self._log, self._location, self._settings, self._runtime, graph
+                    )
+                except Exception as error:
+                    self._tell({"type": "trouble", "table": f"{graph}: retention", "error": str(error)})
+                else:
+                    self._tell({"type": "trouble", "table": f"{graph}: retention", "error": None})
 
     async def _discover(self) -> None:
         found = await asyncio.to_thread(table_topics, self._log, self._settings.graphs)

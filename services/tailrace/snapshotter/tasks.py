@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from tailrace.lake import (
     LakeLocation,
     RetentionLimits,
@@ -18,14 +20,17 @@ from tailrace.lake import (
     finish_notes,
     rebuild_fold,
 )
-from tailrace.log import Log, Offset, Partition, Place, TopicInfo, open_log, scan
+from tailrace.log import Log, NewRecord, Offset, Partition, Place, TopicInfo, open_log, scan
 from tailrace.runtime import Runtime, probe_from_environment
 from tailrace.snapshotter.index import IndexEntry, append_all, fold_record, gone_record, read_index, snapshot_record
 from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
 from tailrace.snapshotter.topics import GROUP, table_topics
 from tailrace.tables import TableFold
 
-__all__ = ["TASKS", "collect", "collect_all", "rebuild"]
+__all__ = ["TASKS", "collect", "collect_all", "collect_when_due", "rebuild"]
+
+_ROUND = b"retention-round"
+"""Key of the index record that says when old things were last looked for."""
 
 
 def collect(
@@ -50,7 +55,7 @@ def collect(
         places = log.places(GROUP, [Partition(topic) for topic in infos])
         for topic, entry in read_index(log, graph, infos).items():
             limits = _limits(settings, topic)
-            plan = _decide(log, topic, entry, places.get(Partition(topic)), runtime.clock.now_ms(), limits)
+            plan = _decide(log, location, topic, entry, places.get(Partition(topic)), runtime.clock.now_ms(), limits)
             if plan is None or plan.empty:
                 continue
             if writer is None:
@@ -71,8 +76,32 @@ def collect(
             writer.close()
 
 
+def collect_when_due(
+    log: Log, location: LakeLocation, settings: SnapshotterSettings, runtime: Runtime, graph: str
+) -> None:
+    """`collect`, unless that was done less than `retention_interval` ago, by whichever process."""
+    index = Partition(f"{graph}._index")
+    if index.topic not in log.topics(index.topic):
+        return
+    now_ms, last_ms = runtime.clock.now_ms(), 0
+    for batch in scan(log, index, log.starts([index])[index], log.settled_ends([index])[index]):
+        for record in batch.records:
+            if record.key == _ROUND and record.value is not None:
+                last_ms = orjson.loads(record.value)["at_ms"]
+    if now_ms - last_ms >= settings.retention_interval.total_seconds() * 1000:
+        for _ in collect(log, location, settings, runtime, graph):
+            pass
+        log.append(index, [NewRecord(orjson.dumps({"at_ms": now_ms}), _ROUND)])
+
+
 def _decide(
-    log: Log, topic: str, entry: IndexEntry, place: Place | None, now_ms: int, limits: RetentionLimits
+    log: Log,
+    location: LakeLocation,
+    topic: str,
+    entry: IndexEntry,
+    place: Place | None,
+    now_ms: int,
+    limits: RetentionLimits,
 ) -> RetentionPlan | None:
     fold = entry.table_fold()
     if fold is None or place is None:
@@ -84,6 +113,7 @@ def _decide(
         views,
         fold.active.name if fold.active is not None else None,
         entry.snapshots,
+        folders=location.folders(topic),
         in_lake=min(fold.position, place.offset),
         now_ms=now_ms,
         limits=limits,

@@ -82,11 +82,14 @@ class TableWork:
         """Of a record, on average, in the last step."""
         self._entry = entry
         self._fold: TableFold | None = None
+        self._limits = LakeLimits()
         self._open: dict[str, VersionTable] = {}
         """The active version's: opening one takes longer than a small step."""
         self._commits: dict[str, int] = {}
         """Delta commits of each version when it was last looked at."""
         self._missing = self._gone_tables()
+        self._strays: set[str] = set()
+        """Folders of Delta tables that the index does not know: a crash came between."""
 
     def news(self, since_ms: int, end: int) -> News:
         """What is new, for the cadence."""
@@ -125,6 +128,7 @@ class TableWork:
         reached("place-committed")
         self.place = fold.position
         self._missing.clear()
+        self._strays.clear()
         if source.read_records:
             self.record_bytes = source.read_bytes // source.read_records
         return at >= end
@@ -148,6 +152,8 @@ class TableWork:
             if fold.position < start:
                 self._lost(self.info.name, f"records {fold.position} to {start} are neither in the log nor in the lake")
                 fold.position = start
+        known = {snapshot.folder for snapshot in self.snapshots.values()}
+        self._strays = set(self._location.folders(self.info.name)) - known
         self._fold = fold
         return fold
 
@@ -203,6 +209,7 @@ class TableWork:
                 fold,
                 name,
                 table=self._open.get(name),
+                limits=self._limits,
                 bury=lambda rows: bury(self._log, self.info.name, rows, self._runtime.clock.now_ms()),
                 runtime=self._runtime,
             )
@@ -222,7 +229,7 @@ class TableWork:
     def _keep_up(self, done: Snapshotted) -> Snapshot:
         """Join small files, and shorten the Delta log, as often as commits make it worth while; the snapshot then."""
         table, snapshot = done.table, done.snapshot
-        limits, runtime = LakeLimits(), self._runtime
+        limits, runtime = self._limits, self._runtime
         if files_to_join(snapshot.files, limits):
             compact(table, limits=limits, runtime=runtime)
             snapshot = replace(table.snapshot(), position=snapshot.position)
@@ -234,13 +241,14 @@ class TableWork:
 
     def _wanted(self, fold: TableFold) -> list[str]:
         """The versions that a step has to look at: the active one, and those in the lake that were active at or after
-        their last snapshot. Those that were superseded before any snapshot do not get there."""
+        their last snapshot, as far as is known. Those that were superseded before any snapshot do not get there."""
         active = fold.active.name if fold.active is not None else None
         names = []
         for name, version in fold.versions.items():
             snapshot = self.snapshots.get(name)
             stop = version.segments[-1][1]
             late = snapshot is not None and (stop is None or stop >= snapshot.position)
-            if name == active or late or name in self._missing:
+            stray = self._location.folder(self.info.name, name) in self._strays
+            if name == active or late or stray or name in self._missing:
                 names.append(name)
         return names

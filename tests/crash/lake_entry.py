@@ -1,0 +1,82 @@
+"""The snapshotter's process as the crash tests start it: with small bounds, so that all its steps come soon, and with a
+planted fault where one is asked for. `python lake_entry.py [FAULT]`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import deltalake
+
+from tailrace.lake import LakeLimits, VersionTable
+from tailrace.snapshotter import service, work
+from tailrace.snapshotter.__main__ import main
+
+LIMITS = LakeLimits(files_joined_min=3, checkpoint_every=3, commits_kept=6, removed_kept=timedelta(0))
+
+
+def begin_at(position_of: Any) -> None:
+    """Each Delta table is taken to be where `position_of(work)` says, whatever it says itself."""
+    snapshot_version, step = work.snapshot_version, work.TableWork.step
+    places: dict[str, int] = {}
+
+    def remember(self: Any) -> bool:
+        places[self.info.name] = position_of(self)
+        return step(self)
+
+    def forgetful(location: Any, source: Any, fold: Any, version: str, *, table: Any = None, **more: Any) -> Any:
+        table = table or VersionTable.open(location, location.folder(source.topic, version))
+        if table is not None:
+            table.meta = replace(table.meta, position=min(table.meta.position, places[source.topic]))
+        return snapshot_version(location, source, fold, version, table=table, **more)
+
+    work.TableWork.step = remember  # type: ignore[method-assign]
+    work.snapshot_version = forgetful
+
+
+def commit_through_a_fresh_handle() -> None:
+    """What is written was decided from a state that may be old by now."""
+    commit = VersionTable.commit
+
+    def fresh(self: Any, *arguments: Any, **more: Any) -> None:
+        self._delta = deltalake.DeltaTable(self.location.uri(self.folder))
+        commit(self, *arguments, **more)
+
+    VersionTable.commit = fresh  # type: ignore[method-assign]
+
+
+def commit_the_place_first() -> None:
+    """The group's place runs ahead of the lake, and readers trust it: rows are left out."""
+    write = work.TableWork._write
+
+    def hasty(self: Any, fold: Any, messages: Any) -> Any:
+        self._save(self.info.name, fold.position, [])
+        self.place = fold.position
+        self._runtime.probe.reached("place-too-early")
+        return write(self, fold, messages)
+
+    work.TableWork._write = hasty  # type: ignore[method-assign]
+
+
+FAULTS = {
+    "group position as truth": lambda: begin_at(lambda each: each.place),
+    "no overlap cut": lambda: begin_at(lambda each: 0),
+    "fresh handle for the write": commit_through_a_fresh_handle,
+    "place before the lake": commit_the_place_first,
+}
+
+
+def small(arguments: Sequence[str]) -> int:
+    work.LakeLimits = lambda: LIMITS  # type: ignore[assignment, misc]
+    service._LISTEN_PAUSE_S = 0.01
+    for fault in arguments:
+        FAULTS[fault]()
+    return main()
+
+
+if __name__ == "__main__":
+    os._exit(small(sys.argv[1:]))

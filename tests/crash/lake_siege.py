@@ -1,0 +1,234 @@
+"""Snapshotters that are killed under load; afterwards the lake is compared with the fold of the log, row by row."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import orjson
+import pyarrow as pa
+from table_reading import LogSource, fold_topic
+
+from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log
+from tailrace.snapshotter import GROUP, SnapshotterSettings, TableWish, read_index, table_topics
+from tailrace.tables import IdMaker, StagedFiles, TableFold, VersionReader, message, rows_message
+
+PATIENCE_S = 60.0
+PLAIN, KEYED, SWAPPED = "siege.plain", "siege.keyed", "siege.swapped"
+TOPICS = (PLAIN, KEYED, SWAPPED)
+FIELDS = {"number": "Integer", "text": "Text"}
+
+
+class PromiseBrokenError(AssertionError):
+    """What must never happen has happened."""
+
+
+class LakeSiege:
+    """A log with three Tables (one that grows, one with a key, one that is replaced), and snapshotters over it."""
+
+    def __init__(self, folder: Path, url: str, seed: int = 1) -> None:
+        self.folder = folder
+        self.random = random.Random(seed)
+        self.settings = SnapshotterSettings(
+            log_url=url,
+            lake_url=str(folder / "lake"),
+            staging_dir=str(folder / "staging"),
+            graphs=("siege",),
+            tables={topic: TableWish(name=topic.partition(".")[2]) for topic in TOPICS},
+            freshness=timedelta(milliseconds=20),
+            keyed_interval=timedelta(milliseconds=20),
+            step_records_max=40,
+            idle_exit=None,
+            pause_max=timedelta(milliseconds=50),
+            discover_interval=timedelta(seconds=1),
+        )
+        self.log: Log = open_log(url)
+        self.log.create_topics([TopicSpec("siege._index", compacted=True), *map(TopicSpec, TOPICS)])
+        self.number = 0
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._over = threading.Event()
+        self._load: threading.Thread | None = None
+
+    # -- what is written ------------------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        """A message or two for each Table."""
+        now_ms = int(time.time() * 1000)
+        chance = self.random.random
+        self._rows(PLAIN, now_ms, self.random.randint(1, 5))
+        if chance() < 0.02:
+            self._append(PLAIN, message({"kind": "truncate", "ts": now_ms}))
+        self._rows(KEYED, now_ms, self.random.randint(1, 5), key=["number"], numbers=30)
+        if chance() < 0.1:
+            head: dict[str, Any] = {"kind": "version", "ts": now_ms, "fields": FIELDS}
+            self._append(SWAPPED, message(head))
+        self._rows(SWAPPED, now_ms, 1)
+
+    def _rows(self, topic: str, now_ms: int, count: int, *, key: list[str] | None = None, numbers: int = 0) -> None:
+        rows = []
+        for _ in range(count):
+            self.number += 1
+            number = self.random.randrange(numbers) if numbers else self.number
+            rows.append({"number": number, "text": f"row {self.number}"})
+        fields = FIELDS if self.random.random() < 0.95 else {**FIELDS, f"more_{self.random.randrange(4)}": "Text"}
+        head = {"kind": "rows", "ts": now_ms, "n": count, "fields": fields, **({"key": key} if key else {})}
+        self._append(topic, rows_message(head, orjson.dumps(rows)))
+
+    def _append(self, topic: str, value: bytes) -> None:
+        self.log.append(Partition(topic), [NewRecord(value)])
+
+    def begin_load(self) -> None:
+        """Write all the time, in a thread."""
+
+        def work() -> None:
+            while not self._over.wait(0.01):
+                self.write()
+
+        self._load = threading.Thread(target=work, daemon=True)
+        self._load.start()
+
+    # -- who is killed --------------------------------------------------------------------------------------------
+
+    def start(
+        self, *faults: str, kill_at: str | None = None, order: Mapping[str, Any] | None = None, **more: Any
+    ) -> Any:
+        """A snapshotter's process."""
+        settings = {**self.settings.to_json(), **more}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TAILRACE_")}
+        if kill_at is not None:
+            environment["TAILRACE_KILL_AT"] = kill_at
+        with (self.folder / "stderr").open("ab") as errors:
+            process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("lake_entry.py")), *faults],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+            )
+        assert process.stdin is not None
+        process.stdin.write(json.dumps({"settings": settings, "supervised": True, **(order or {})}).encode() + b"\n")
+        process.stdin.flush()
+        self._processes.append(process)
+        return process
+
+    def die_at(self, point: str, *faults: str) -> None:
+        """Have one die at a named point, under load."""
+        process = self.start(*faults, kill_at=point)
+        deadline_s = time.monotonic() + PATIENCE_S
+        while process.poll() is None:
+            self.write()
+            assert time.monotonic() < deadline_s, f"{point} was not reached"
+            time.sleep(0.01)
+        assert process.returncode == -9, (process.returncode, self.errors)
+
+    def task(self, name: str, *, kill_at: str | None = None, **more: Any) -> Any:
+        """Have a process do one thing; what it answers, None where it was killed."""
+        process = self.start(kill_at=kill_at, order={"task": name, "arguments": {"graphs": ["siege"]}}, **more)
+        answer, _ = process.communicate(timeout=PATIENCE_S)
+        if kill_at is not None:
+            assert process.returncode == -9, (process.returncode, answer, self.errors)
+            return None
+        assert process.returncode == 0, (answer, self.errors)
+        return json.loads(answer)["answer"]
+
+    @property
+    def errors(self) -> str:
+        return (self.folder / "stderr").read_text(errors="replace")
+
+    def settle(self, *faults: str) -> None:
+        """Stop the load, and let one that is not killed finish."""
+        self._over.set()
+        if self._load is not None:
+            self._load.join()
+        process = self.start(*faults, idle_exit_s=0.5)
+        assert process.wait(PATIENCE_S) == 0, self.errors
+
+    def wait_for_commits(self, count: int, topic: str = PLAIN) -> None:
+        """Until the Delta tables of `topic` have got so many more commits."""
+        wanted = self._commits(topic) + count
+        wait_for(lambda: self._commits(topic) >= wanted, f"{count} commits for {topic}\n{self.errors}")
+
+    def _commits(self, topic: str) -> int:
+        """The highest number of each table's Delta log; commits stay as files for a while."""
+        logs = (self.folder / "lake" / "siege").glob(f"{topic.partition('.')[2]}_*/_delta_log")
+        return sum(max((int(file.name[:20]) + 1 for file in log.glob("0*.json")), default=0) for log in logs)
+
+    def close(self) -> None:
+        self._over.set()
+        if self._load is not None:
+            self._load.join()
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout):
+                if stream is not None:
+                    stream.close()
+        self.log.close()
+
+    # -- what must be true ----------------------------------------------------------------------------------------
+
+    def check(self) -> int:
+        """Each version in the lake has the rows that the log says, each once, in order; returns how many rows."""
+        index = read_index(self.log, "siege", table_topics(self.log, ["siege"]))
+        total = 0
+        for topic in TOPICS:
+            partition = Partition(topic)
+            fold = fold_topic(self.log, partition, TableFold(topic.partition(".")[2]), settled=True)
+            place = self.log.places(GROUP, [partition])[partition].offset
+            self._demand(place == fold.position, f"{topic}: the place is {place}, the end {fold.position}")
+            folder = self.folder / "lake" / "siege"
+            there = {
+                name: folder / f"{topic.partition('.')[2]}_{name[-10:]}"
+                for name in fold.versions
+                if (folder / f"{topic.partition('.')[2]}_{name[-10:]}" / "_delta_log").is_dir()
+            }
+            assert fold.active is not None
+            self._demand(fold.active.name in there, f"{topic}: the active version is not in the lake")
+            for name, delta in there.items():
+                total += self._check_version(topic, fold, name, delta)
+                self._demand(name in index[topic].snapshots, f"{name} is not in the index")
+        return total
+
+    def _check_version(self, topic: str, fold: TableFold, name: str, delta: Path) -> int:
+        wanted = self.rows(topic, fold, name)
+        table = deltalake.DeltaTable(str(delta))
+        found = pa.table(table.to_pyarrow_table()).sort_by("patterns_id")
+        ids = found.column("patterns_id").to_pylist()
+        self._demand(len(set(ids)) == len(ids), f"{name}: {len(ids) - len(set(ids))} rows are there twice")
+        names = sorted(wanted.column_names)
+        self._demand(sorted(found.column_names) == names, f"{name}: columns {found.column_names}, not {names}")
+        rows, truth = found.select(names).to_pylist(), wanted.select(names).to_pylist()
+        self._demand(rows == truth, f"{name}: {len(rows)} rows, the log says {len(truth)}")
+        return len(rows)
+
+    def rows(self, topic: str, fold: TableFold, name: str) -> pa.Table:
+        """A version's rows as the log tells them."""
+        view = fold.view_of(name)
+        assert view is not None
+        ids = IdMaker(topic, self.log.topics(topic)[topic].born_ms)
+        source = LogSource(self.log, Partition(topic))
+        reader = VersionReader(view, ids, source, StagedFiles(self.folder / "staging"))
+        return pa.concat_tables(reader.tables(id_column="patterns_id")).sort_by("patterns_id")
+
+    @staticmethod
+    def _demand(promise: bool, what: str) -> None:
+        if not promise:
+            raise PromiseBrokenError(what)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, what
+        time.sleep(0.02)

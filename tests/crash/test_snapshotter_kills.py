@@ -1,0 +1,122 @@
+"""Snapshotters that are killed at any moment, and two that fight: every row is in the lake once; and the check can fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lake_siege import TOPICS, LakeSiege, PromiseBrokenError
+
+from tailrace.testing.kafka import LocalKafka
+
+SNAPSHOT_POINTS = ["topic-read", "lake-opened", "lake-read", "lake-columns", "lake-committed", "lake-written"]
+UPKEEP_POINTS = ["compact-read", "compact-committed", "tidy-checkpoint", "tidy-log", "tidy-files"]
+SEED = int(os.environ.get("TAILRACE_SEED", "1"))
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture
+def siege(tmp_path: Path) -> Iterator[LakeSiege]:
+    siege = LakeSiege(tmp_path, f"sqlite:///{tmp_path / 'siege.db'}", SEED)
+    yield siege
+    siege.close()
+
+
+@pytest.fixture
+def kafka_siege(tmp_path: Path, kafka_broker: LocalKafka) -> Iterator[LakeSiege]:
+    siege = LakeSiege(tmp_path, kafka_broker.url, SEED)
+    siege.log.delete_topics([*TOPICS, "siege._index"])
+    yield siege
+    siege.close()
+
+
+def test_a_death_at_each_step(siege: LakeSiege) -> None:
+    """Of a snapshot, and of keeping its files in shape."""
+    for point in [*SNAPSHOT_POINTS, "place-committed", *UPKEEP_POINTS]:
+        siege.die_at(point)
+    for point in ("lake-read:5", "lake-committed:4", "lake-written:4"):
+        siege.die_at(point)
+    siege.settle()
+    assert siege.check() > 30
+
+
+def kill_under_load(siege: LakeSiege, kills: int) -> None:
+    siege.begin_load()
+    process = siege.start()
+    for _ in range(kills):
+        try:
+            process.wait(siege.random.uniform(0.8, 2.0))
+        except Exception:
+            process.kill()
+        process.wait()
+        process = siege.start()
+    process.kill()
+    siege.settle()
+    assert siege.check() > 30
+
+
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.chaos)])
+def test_kills_at_random(siege: LakeSiege, kills: int) -> None:
+    kill_under_load(siege, kills)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.chaos)])
+def test_kills_at_random_on_kafka(kafka_siege: LakeSiege, kills: int) -> None:
+    kill_under_load(kafka_siege, kills)
+
+
+def test_two_that_both_take_a_table_for_theirs(siege: LakeSiege) -> None:
+    """Each thinks that it is alone; one of them is killed now and then."""
+    fight(siege, rounds=3)
+    siege.settle()
+    assert siege.check() > 30
+
+
+def fight(siege: LakeSiege, *faults: str, rounds: int) -> None:
+    siege.begin_load()
+    first = siege.start(*faults, instance="first")
+    for _ in range(rounds):
+        second = siege.start(*faults, instance="second")
+        siege.wait_for_commits(20)
+        first.kill()
+        first = second
+    first.kill()
+
+
+def test_a_share_moves_when_its_owner_dies(siege: LakeSiege) -> None:
+    """Where several may run, each table has one owner, and another one when that is dead."""
+    siege.begin_load()
+    sharing = {"shared": True, "share_timeout_s": 2.0}
+    first, second = (siege.start(instance=name, **sharing) for name in ("first", "second"))
+    siege.wait_for_commits(20)
+    first.kill()
+    for topic in TOPICS:
+        siege.wait_for_commits(2, topic)
+    second.kill()
+    siege.settle()
+    assert siege.check() > 30
+
+
+FAULTS = ["group position as truth", "no overlap cut", "place before the lake"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(siege: LakeSiege, fault: str) -> None:
+    """A check that no fault can fail checks nothing."""
+    for _ in range(3):
+        siege.die_at("place-too-early:3" if fault == "place before the lake" else "lake-committed:3", fault)
+    siege.settle(fault)
+    with pytest.raises(PromiseBrokenError):
+        siege.check()
+
+
+def test_a_rival_that_is_not_looked_at_is_found(siege: LakeSiege) -> None:
+    """Writing through another handle than the one that was looked at puts rows there twice."""
+    fight(siege, "fresh handle for the write", rounds=3)
+    siege.settle()
+    with pytest.raises(PromiseBrokenError):
+        siege.check()
