@@ -126,6 +126,26 @@ def test_create_table_as_from_python(nodes: Nodes) -> None:
     assert [row["m"] for row in nodes.rows("empty")] == [8, 6, 4, 2, 0]
 
 
+def test_create_table_with_columns(nodes: Nodes) -> None:
+    """The other way in which SQL makes a table: its types are as declared, and rows come later."""
+    nodes.app.table("made")
+    nodes.ok("""
+        t = Table("made", "w")
+        t.execute_sql(f'create table {t} (id bigint primary key, "Name" varchar(9) not null, n numeric(12, 2), j jsonb)')
+        assert t.exists and t.read() == []
+        assert [str(f.field_type) for f in t.schema.fields] == [
+            "Integer", "Text", "Decimal(precision=12, scale=2)", "Json"
+        ]
+        t.execute_sql(f"insert into {t} values (1, 'x', 2.5, '[1]')")
+        t.execute_sql(f'insert into {t} (id, "Name") values (2, null)')
+        assert t.read()[1] == {"id": 2, "Name": None, "n": None, "j": None}
+    """)
+    nodes.ok('create table {{ Table("made", "w") }} (a int)', name="empty.sql")
+    assert nodes.rows("made") == []
+    run = nodes.run("t = Table('made', 'w'); t.execute_sql(f'create table {t} (a int default 5)')")
+    assert run.error is not None and "default" in run.error
+
+
 def test_the_engine_of_sqlalchemy(nodes: Nodes) -> None:
     nodes.ok("""
         from sqlalchemy import text

@@ -65,12 +65,31 @@ def analyse(sql: str) -> Statement:
             tree.expression, exp.Select | exp.SetOperation | exp.Subquery | exp.Values
         ):
             return Statement(StatementKind.CREATE_AS, _table(tree.this), text, tree)
+        case exp.Create(this=exp.Schema() as table, expression=None) if str(tree.args.get("kind")).upper() == "TABLE":
+            return Statement(StatementKind.CREATE_AS, _table(table), text, _without_rows(tree, table))
     words = text.split(None, 2)
     raise SqlError(
         f"{' '.join(words[:2]).upper() if words else 'this'} is not allowed here",
         line=line_of(tree),
-        hint="Use SELECT, INSERT, UPDATE, DELETE, TRUNCATE or CREATE TABLE … AS SELECT",
+        hint="Use SELECT, INSERT, UPDATE, DELETE, TRUNCATE or CREATE TABLE",
     )
+
+
+def _without_rows(create: exp.Create, table: exp.Schema) -> exp.Create:
+    """`CREATE TABLE t (a int, ...)` as one from a query that has these columns and no row. Keys and NOT NULL are left
+    out: `Table.init` declares them."""
+    columns = []
+    for column in table.expressions:
+        if not isinstance(column, exp.ColumnDef):
+            continue  # a constraint of the table
+        if column.kind is None or any(isinstance(c.kind, exp.DefaultColumnConstraint) for c in column.constraints):
+            raise SqlError("a column needs a type, and can have no default", line=line_of(column))
+        null = exp.Cast(this=exp.Null(), to=column.kind.copy())
+        columns.append(exp.alias_(null, exp.to_identifier(fold(column.this), quoted=True)))
+    empty = create.copy()
+    empty.set("this", table.this.copy())
+    empty.set("expression", exp.Select(expressions=columns).where(exp.false()))
+    return empty
 
 
 def _table(node: exp.Expr | None) -> str:
