@@ -289,7 +289,7 @@ _TIMED = (
     Provider(
         name="calendly",
         title="Calendly",
-        docs="https://developer.calendly.com/api-docs/overview/webhooks/webhook-signatures",
+        docs="https://developer.calendly.com/api-docs",
         scheme=Signature(
             signature=Source(header="Calendly-Webhook-Signature", separator=",", prefix="v1="),
             signed="{timestamp}.{body}",
