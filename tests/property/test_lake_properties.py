@@ -44,7 +44,7 @@ LIMITS = LakeLimits(
     commits_kept=6,
     removed_kept=timedelta(0),
 )
-POINTS = ("lake-opened", "lake-read", "lake-columns", "lake-committed")
+POINTS = ("lake-opened", "lake-created", "lake-read", "lake-columns", "lake-committed")
 UPKEEP_POINTS = ("compact-read", "compact-committed", "tidy-checkpoint", "tidy-log", "tidy-files")
 
 
@@ -113,8 +113,8 @@ class House:
         newest = 0
         for folder in self.lake.folders(ORDERS.topic):
             table = VersionTable.open(self.lake, folder, limits=LIMITS)
-            if table is None:
-                continue  # a death before the first commit
+            if table is None or table.position == 0:
+                continue  # a death before the first rows
             snapshot = table.snapshot()
             newest = max(newest, table.position)
             expected = self.expected(snapshot.version, snapshot.position)

@@ -11,7 +11,7 @@ import base64
 import os
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ import orjson
 from tailrace.lake.errors import LakeConflictError, LakeDamagedError, lake_errors
 from tailrace.lake.limits import LakeLimits
 from tailrace.lake.location import LakeLocation
-from tailrace.lake.parts import Part
+from tailrace.lake.parts import Part, is_part
 from tailrace.tables import HIDDEN_ID, Snapshot, SnapshotFile, TableFold, VersionView
 from tailrace.tables.schema import stored_schema
 
@@ -60,9 +60,15 @@ class TableMeta:
         """For a commit of `version` at the fold's position."""
         view = fold.view_of(version)
         assert view is not None, f"{version} is no version of {topic}"
-        packed = base64.b85encode(zlib.compress(orjson.dumps(fold.to_json()))).decode()
         active = fold.active is not None and fold.active.name == version
-        return cls(topic=topic, born_ms=born_ms, position=fold.position, active=active, view=view, fold_packed=packed)
+        return cls(
+            topic=topic, born_ms=born_ms, position=fold.position, active=active, view=view, fold_packed=_packed(fold)
+        )
+
+    def at_the_beginning(self) -> TableMeta:
+        """The same version before its first message."""
+        nothing = TableFold(self.fold().table)
+        return replace(self, position=0, active=False, fold_packed=_packed(nothing))
 
     @property
     def app_id(self) -> str:
@@ -98,6 +104,10 @@ class TableMeta:
             view=VersionView.from_json(data["view"]),
             fold_packed=data["fold"],
         )
+
+
+def _packed(fold: TableFold) -> str:
+    return base64.b85encode(zlib.compress(orjson.dumps(fold.to_json()))).decode()
 
 
 class VersionTable:
@@ -136,50 +146,46 @@ class VersionTable:
         folder: str,
         meta: TableMeta,
         schema: pa.Schema,
-        parts: Sequence[Part],
         *,
-        now_ms: int,
         limits: LakeLimits | None = None,
     ) -> VersionTable:
-        """Make the table with its first rows, in one commit.
+        """Make the table, empty and at position 0.
 
-        Raises:
-            LakeConflictError: retriable; a rival made it first.
+        The rows come with a commit of their own: Delta lets two creators follow each other, and only commits to a table
+        that is there can be fenced. That of two creators both succeed does no harm.
         """
         from deltalake import Schema
         from deltalake.exceptions import DeltaError
         from deltalake.transaction import create_table_with_add_actions
 
         limits = limits or LakeLimits()
-        hours = -(-limits.removed_kept.total_seconds() // 3600)
-        if location.is_local:
-            with lake_errors(folder):
-                location.local_path(folder).mkdir(parents=True, exist_ok=True)
+        hours = -(-limits.removed_kept // timedelta(hours=1))
+        nothing_yet = meta.at_the_beginning()
         with lake_errors(folder):
+            if location.is_local:
+                location.local_path(folder).mkdir(parents=True, exist_ok=True)
             try:
                 create_table_with_add_actions(
                     location.uri(folder),
                     Schema.from_arrow(schema),
-                    _adds(parts, now_ms),
+                    [],
                     mode="error",
                     configuration={
                         "delta.dataSkippingNumIndexedCols": "-1",  # else a wide table forgets the range of its ids
-                        "delta.checkpointInterval": str(limits.checkpoint_every),
-                        "delta.deletedFileRetentionDuration": f"interval {hours:.0f} hours",
+                        "delta.deletedFileRetentionDuration": f"interval {hours} hours",
                         "delta.enableExpiredLogCleanup": "false",  # `tidy` does, by count
                     },
                     storage_options=location.storage_options,
-                    commit_properties=_properties(meta, fence=True),
+                    commit_properties=_properties(nothing_yet, fence=False),
                     post_commithook_properties=_hooks(),
                 )
             except DeltaError as error:
-                if "already exists" in str(error):
-                    raise LakeConflictError(folder, str(error)) from error
-                raise
+                if "already exists" not in str(error):
+                    raise
         made = cls.open(location, folder, limits=limits)
         if made is None:
             raise LakeDamagedError(folder, "_delta_log", "is gone, though it was written just now")
-        made._sync()
+        made._sync(0)
         return made
 
     # -- what it holds --------------------------------------------------------------------------------------------
@@ -219,8 +225,8 @@ class VersionTable:
             missing = [name for name in wanted if name not in actions.column_names]
             columns = [] if missing else [actions.column(name).to_pylist() for name in wanted]
             files = [SnapshotFile(*row) for row in zip(*columns, strict=True)]
-            if missing or any(None in file for file in files):
-                raise self._changed("files without the range of their ids were added")
+            if missing or any(None in file or not is_part(file.path) for file in files):
+                raise self._changed("files that are not of Tailrace were added")
         files.sort(key=lambda file: file.first_id)
         if any(before.last_id >= after.first_id for before, after in pairwise(files)):
             raise self._changed("files with overlapping ids were added")
@@ -251,7 +257,7 @@ class VersionTable:
         One Delta commit, and with it the point of no return.
 
         Raises:
-            LakeConflictError: retriable; a rival was faster. Nothing has changed; this object is of no use any more.
+            LakeConflictError: retriable; a rival was faster. This object is of no use any more.
         """
         from deltalake import Schema
 
@@ -265,8 +271,7 @@ class VersionTable:
                 post_commithook_properties=_hooks(),
             )
         self._follow()
-        if self.position != meta.position:
-            raise LakeConflictError(self.folder, f"a rival went on to position {self.position}")
+        assert self.position >= meta.position, f"{self.folder}: committed {meta.position}, found {self.position}"
 
     def replace(self, parts: Sequence[Part], removed: Sequence[SnapshotFile], *, now_ms: int) -> None:
         """The same rows in other files: the position stays. Commits of rivals that only add rows do no harm."""
@@ -330,19 +335,24 @@ class VersionTable:
         return len(found)
 
     def _follow(self) -> None:
+        """Go to the state that we committed, or to a later one of a rival."""
+        before = self.delta_version
         with lake_errors(self.folder):
             self._delta.update_incremental()
-        self._sync()
+        self._sync(before + 1)
+        for version in range(before + 1, self.delta_version):  # those that came in between
+            self._meta_text(version)
         self.meta = self._read_meta()
 
-    def _sync(self) -> None:
-        """The log behind us may be trimmed as soon as this returns: what we committed must survive the power's failing."""
+    def _sync(self, first: int) -> None:
+        """Wait until the Delta commits from `first` on are on disk: the log behind them may be trimmed then."""
         if not self.location.is_local:
             return
         folder = self.location.local_path(self.folder)
-        with lake_errors(self.folder):
-            for path in (folder / _commit_path(self.delta_version), folder / "_delta_log", folder):
-                handle = os.open(path, os.O_RDONLY)
+        commits = [_commit_path(version) for version in range(first, self.delta_version + 1)]
+        for path in (*commits, "_delta_log", ""):
+            with lake_errors(self.folder, path):
+                handle = os.open(folder / path, os.O_RDONLY)
                 try:
                     os.fsync(handle)
                 finally:
@@ -357,19 +367,26 @@ class VersionTable:
         """
         newest: TableMeta | None = None
         for version in range(self.delta_version, -1, -1):
-            info = self._commit_info(version)
-            text = info.get(_KEY)
-            if not isinstance(text, str):
-                if info.get("operation") in _HARMLESS:
-                    continue
-                raise self._changed(f"commit {version} ({info.get('operation')}) is not of Tailrace", version)
+            text = self._meta_text(version)
+            if text is None:
+                continue
             meta = TableMeta.from_json(text)
             newest = newest or meta
-            if meta.position == self._delta.transaction_version(meta.app_id):
+            if meta.position == (self._delta.transaction_version(meta.app_id) or 0):
                 return meta
             if meta.position < newest.position or self.delta_version - version > self._limits.commits_kept:
                 break
         raise self._changed("no commit tells the position")
+
+    def _meta_text(self, version: int) -> str | None:
+        """What a commit says under `tailrace`; None for one of somebody else that changed no rows."""
+        info = self._commit_info(version)
+        text = info.get(_KEY)
+        if isinstance(text, str):
+            return text
+        if info.get("operation") in _HARMLESS:
+            return None
+        raise self._changed(f"commit {version} ({info.get('operation')}) is not of Tailrace", version)
 
     def _commit_info(self, version: int) -> Mapping[str, Any]:
         path = _commit_path(version)
@@ -394,7 +411,7 @@ class VersionTable:
             self.folder,
             _commit_path(at),
             f"somebody else changed the Delta table: {how}",
-            "take the change back (delete that last commit's file while nothing writes), or move the table's folder away: "
+            "take the change back (delete that commit's file and those after it, while nothing writes), or move the table's folder away: "
             "the rows that the log still has are then written anew",
         )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-__all__ = ["Part", "PartWriter", "conform"]
+__all__ = ["Part", "PartWriter", "conform", "is_part"]
 
 
 class Part(NamedTuple):
@@ -32,6 +33,14 @@ class Part(NamedTuple):
 
     file: SnapshotFile
     stats: str
+
+
+_NAME = re.compile(r"part-[0-9a-f]{16}\.parquet").fullmatch
+
+
+def is_part(path: str) -> bool:
+    """Whether a file is named as a `PartWriter` names it."""
+    return _NAME(path) is not None
 
 
 class PartWriter:

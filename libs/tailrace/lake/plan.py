@@ -37,7 +37,7 @@ class Step:
 def next_step(now: TableMeta, before: TableMeta | None, snapshot: Snapshot | None) -> Step:
     """The step from `before`, of which `snapshot` is the state, to `now`."""
     view = now.view
-    if before is None or snapshot is None:
+    if before is None or snapshot is None or before.position == 0:
         return Step("rewrite", "first snapshot", from_snapshot=False)
     if now.position <= before.position:
         return Step("nothing", "no news")

@@ -23,7 +23,7 @@ def rebuild_fold(
         LakeDamagedError: rejected; a Delta table of the topic is not as we left it.
     """
     opened = (VersionTable.open(location, folder, limits=limits) for folder in location.folders(topic))
-    tables = [table for table in opened if table is not None and table.meta.topic == topic]
+    tables = [table for table in opened if table is not None and table.meta.topic == topic and table.position > 0]
     if born_ms is None:
         born_ms = max((table.meta.born_ms for table in tables), default=0)
     tables = [table for table in tables if table.meta.born_ms == born_ms]

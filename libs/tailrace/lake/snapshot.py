@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrace.errors import TailraceError
 from tailrace.lake.delta import TableMeta, VersionTable, id_column_of
-from tailrace.lake.errors import LakeConflictError, LakeDamagedError, lake_errors
+from tailrace.lake.errors import LakeConflictError, LakeDamagedError, LakeUnavailableError, lake_errors
 from tailrace.lake.limits import LakeLimits
 from tailrace.lake.location import LakeLocation
 from tailrace.lake.parts import Part, PartWriter, conform
@@ -23,6 +23,7 @@ from tailrace.tables import (
     MessageSource,
     Snapshot,
     SnapshotFile,
+    SnapshotFileError,
     SnapshotReader,
     TableFold,
     VersionReader,
@@ -84,10 +85,11 @@ def snapshot_version(
     """Bring the Delta table of `version` to the position of `fold`, the fold of its topic.
 
      1. `lake-opened`     nothing has changed yet.
-     2. `lake-read`       the tail's rows lie in files that no state of the table names; `tidy` takes them away. Rows that
+     2. `lake-created`    of a version that is new to the lake: its Delta table is there, empty, at position 0.
+     3. `lake-read`       the tail's rows lie in files that no state of the table names; `tidy` takes them away. Rows that
                           no type can hold are with `bury`, which may get them once more after a crash.
-     3. `lake-columns`    new columns are there, empty: for any reader the same rows as before.
-     4. `lake-committed`  the point of no return: rows, position and fold became visible together.
+     4. `lake-columns`    new columns are there, empty: for any reader the same rows as before.
+     5. `lake-committed`  the point of no return: rows, position and fold became visible together.
 
     A rival that commits first makes the commit fail; then the table is opened again, and what is left is done.
 
@@ -112,12 +114,11 @@ def snapshot_version(
         if table is None:
             table = VersionTable.open(location, folder, limits=limits)
         runtime.probe.reached("lake-opened")
-        work = _Work(location, source, now, folder, table, graves, limits, runtime)
         try:
-            return work.run()
+            return _Work(location, source, now, folder, table, graves, limits, runtime).run()
         except LakeConflictError as error:
             failed = error
-        except LakeDamagedError as error:
+        except (LakeDamagedError, SnapshotFileError) as error:
             if failed is not None or table is None:  # a handle that is behind names files that are gone by now
                 raise
             failed = error
@@ -173,8 +174,28 @@ class _Work:
         self._schema = stored_schema(self._fields, id_column=self._id_column)
         self._done = self._before.position if self._before else 0
         """Messages before this offset are in the Delta table."""
+        self._writers: list[PartWriter] = []
+        self._committing = False
+        if self._before is not None and self._before.born_ms != source.born_ms:
+            raise LakeDamagedError(
+                folder,
+                "_delta_log",
+                f"belongs to a topic {self._before.topic} that was born at {self._before.born_ms} ms, ours at {source.born_ms}",
+                "move the table's folder away: the rows that the log still has are then written anew",
+            )
 
     def run(self) -> Snapshotted:
+        """Do what there is to do; what a failure leaves behind is taken back where it cannot be in a commit."""
+        try:
+            return self._run()
+        except Exception:
+            if not self._committing:  # else the commit may be there though it failed: a store's answer can get lost
+                for writer in self._writers:
+                    with suppress(LakeUnavailableError):
+                        writer.discard()
+            raise
+
+    def _run(self) -> Snapshotted:
         step = next_step(self._now, self._before, self._snapshot)
         if step.kind == "append":
             parts = self._write_tail()
@@ -212,6 +233,7 @@ class _Work:
         self._runtime.probe.reached("lake-read")
         self._table.add_columns(self._schema)
         self._runtime.probe.reached("lake-columns")
+        self._committing = True
         self._table.commit(self._now, parts=parts, removed=removed, now_ms=self._runtime.clock.now_ms())
         self._runtime.probe.reached("lake-committed")
         return self._result(step, parts)
@@ -255,6 +277,13 @@ class _Work:
         return [*parts, *tail], removed
 
     def _rewrite(self, step: Step) -> Snapshotted:
+        if self._table is None:
+            self._table = VersionTable.create(
+                self._location, self._folder, self._now, self._schema, limits=self._limits
+            )
+            if self._table.position > 0:
+                raise LakeConflictError(self._folder, "a rival made it first")
+            self._runtime.probe.reached("lake-created")
         with ExitStack() as stack:
             past, start = None, self._source.log_start
             if step.from_snapshot and self._snapshot is not None:
@@ -270,12 +299,8 @@ class _Work:
         schema = stored_schema(self._fields, not_null=not_null, id_column=self._id_column)
         now_ms = self._runtime.clock.now_ms()
         self._runtime.probe.reached("lake-read")
-        if self._table is None:
-            self._table = VersionTable.create(
-                self._location, self._folder, self._now, schema, parts, now_ms=now_ms, limits=self._limits
-            )
-        else:
-            self._table.commit(self._now, parts=parts, overwrite=schema, now_ms=now_ms)
+        self._committing = True
+        self._table.commit(self._now, parts=parts, overwrite=schema, now_ms=now_ms)
         self._runtime.probe.reached("lake-committed")
         return self._result(step, parts)
 
@@ -307,19 +332,17 @@ class _Work:
 
     def _write(self, chunks: Iterator[pa.Table]) -> PartWriter:
         writer = self._writer()
-        try:
-            for chunk in chunks:
-                writer.write(to_stored(chunk, self._fields, id_column=self._id_column))
-            self._graves.close()
-        except Exception:
-            writer.discard()
-            raise
+        for chunk in chunks:
+            writer.write(to_stored(chunk, self._fields, id_column=self._id_column))
+        self._graves.close()
         return writer
 
     def _writer(self) -> PartWriter:
-        return PartWriter(
+        writer = PartWriter(
             self._location, self._folder, self._schema, self._id_column, limits=self._limits, runtime=self._runtime
         )
+        self._writers.append(writer)
+        return writer
 
     def _local(self, stack: ExitStack, files: Sequence[SnapshotFile]) -> Path:
         return stack.enter_context(self._location.local_files(self._folder, [file.path for file in files]))

@@ -1,0 +1,595 @@
+"""Snapshots of versions: what a step does, whom the tables are open to, and what goes wrong from outside."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from tables_model import BORN_MS, MemoryTopic
+
+import tailrace.lake.delta
+import tailrace.lake.plan
+import tailrace.lake.snapshot
+from tailrace.lake import (
+    LakeDamagedError,
+    LakeLimits,
+    LakeLocation,
+    LakeUnavailableError,
+    Snapshotted,
+    TopicSource,
+    VersionTable,
+    compact,
+    rebuild_fold,
+    snapshot_version,
+    tidy,
+)
+from tailrace.log import OffsetGapError, OffsetRange
+from tailrace.runtime import Crash, CrashAt, Probe, Runtime
+from tailrace.tables import BadRow, IdMaker, Messages, SnapshotFileError
+
+FIELDS = {
+    "n": "Integer",
+    "price": "Decimal(precision=12, scale=2)",
+    "at": "DateTime",
+    "seen": "DateTime(timezone=True)",
+    "day": "Date",
+    "name": "Text",
+    "doc": "Json",
+    "ok": "Boolean",
+    "ratio": "Float",
+    "vector": "Array(items=Float)",
+    "raw": "Binary",
+}
+ROW = {
+    "n": 2**60,
+    "price": "12.50",
+    "at": "2024-05-01T10:00:00.000001",
+    "seen": "2024-05-01T10:00:00+00:00",
+    "day": "2024-05-01",
+    "name": "Ada",
+    "doc": {"a": [1, "ü"]},
+    "ok": True,
+    "ratio": 0.1,
+    "vector": [1.5, 2.0],
+    "raw": "AAE=",
+}
+
+
+class Setting:
+    """A topic in memory, a lake in a folder, and the snapshotter's way from one to the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.topic = MemoryTopic()
+        self.lake = LakeLocation.parse(str(folder / "lake"))
+        self.limits = LakeLimits(removed_kept=timedelta(0))
+        self.table: VersionTable | None = None
+        self.buried: list[BadRow] = []
+        self.log_start = 0
+
+    def version(self) -> str:
+        active = self.topic.fold().active
+        assert active is not None
+        return active.name
+
+    def snapshot(self, version: str | None = None, *, probe: Probe | None = None, fresh: bool = False) -> Snapshotted:
+        source = TopicSource(
+            self.topic.name, BORN_MS, _From(self.topic, self.log_start), self.topic.files, self.log_start
+        )
+        result = snapshot_version(
+            self.lake,
+            source,
+            self.topic.fold(),
+            version or self.version(),
+            table=None if fresh else self.table,
+            bury=self.buried.extend,
+            limits=self.limits,
+            runtime=Runtime(probe=probe or Probe()),
+        )
+        self.table = result.table
+        return result
+
+    @property
+    def folder(self) -> Path:
+        assert self.table is not None
+        return self.lake.local_path(self.table.folder)
+
+    def delta(self) -> DeltaTable:
+        return DeltaTable(str(self.folder))
+
+    def lake_rows(self) -> list[dict[str, Any]]:
+        """Rows of the Delta table by id."""
+        rows = pa.table(self.delta().to_pyarrow_table()).to_pylist()
+        return sorted(rows, key=lambda row: row["patterns_id"])
+
+    def table_rows(self) -> list[dict[str, Any]]:
+        """Rows as the fold of the topic has them."""
+        return self.topic.reader().table(id_column="patterns_id").to_pylist()
+
+
+class _From:
+    """A topic whose beginning is trimmed."""
+
+    def __init__(self, topic: MemoryTopic, start: int) -> None:
+        self._topic, self._start = topic, start
+
+    def scan(self, start: int, stop: int) -> Iterator[Messages]:
+        if start < min(self._start, stop):
+            raise OffsetGapError(OffsetRange(start, self._start))  # type: ignore[arg-type]
+        return self._topic.scan(start, stop)
+
+
+@pytest.fixture
+def setting(tmp_path: Path) -> Setting:
+    return Setting(tmp_path)
+
+
+# -- steps -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_append_adds_files_and_keeps_the_others(setting: Setting) -> None:
+    setting.topic.rows({"a": 1}, {"a": 2}, fields={"a": "Integer"})
+    first = setting.snapshot()
+    setting.topic.rows({"a": 3}, fields={"a": "Integer"})
+    second = setting.snapshot()
+    assert (first.kind, second.kind) == ("rewrite", "append")
+    assert second.snapshot.files[:1] == first.snapshot.files
+    assert second.snapshot.rows == 3
+    assert setting.lake_rows() == setting.table_rows()
+    assert setting.snapshot().kind == "nothing"
+
+
+def test_new_columns_are_added_and_empty_before(setting: Setting) -> None:
+    setting.topic.rows({"a": 1}, fields={"a": "Integer"})
+    setting.snapshot()
+    setting.topic.rows({"a": 2, "b": "10:30:00"}, fields={"a": "Integer", "b": "Time"})
+    assert setting.snapshot().kind == "append"
+    assert [(row["a"], row["b"]) for row in setting.lake_rows()] == [(1, None), (2, "10:30:00")]
+
+
+def test_a_wider_type_rewrites_all(setting: Setting) -> None:
+    """Never appended to the narrow column, where 1.5 would become 1."""
+    setting.topic.rows({"a": 1}, fields={"a": "Integer"})
+    setting.snapshot()
+    setting.topic.rows({"a": 1.5}, fields={"a": "Float"})
+    done = setting.snapshot()
+    assert done.kind == "rewrite" and done.rows == 2
+    assert [row["a"] for row in setting.lake_rows()] == [1.0, 1.5]
+    assert str(setting.delta().schema().fields[0].type) == 'PrimitiveType("double")'
+
+
+def test_a_longer_text_does_not(setting: Setting) -> None:
+    """What lies in the files is the same."""
+    setting.topic.rows({"a": "x"}, fields={"a": "Text(length=5)"})
+    setting.snapshot()
+    setting.topic.rows({"a": "xx"}, fields={"a": "Text"})
+    assert setting.snapshot().kind == "append"
+
+
+def test_a_merge_leaves_one_row_a_key_and_files_without_them_alone(setting: Setting) -> None:
+    setting.topic.rows({"k": 1, "v": "a"}, {"k": 2, "v": "b"}, fields={"k": "Integer", "v": "Text"}, key=["k"])
+    setting.snapshot()
+    setting.topic.rows({"k": 3, "v": "c"}, {"k": None, "v": "n"}, fields={"k": "Integer", "v": "Text"})
+    kept = setting.snapshot().snapshot.files[-1]
+    setting.topic.rows({"k": 2, "v": "B"}, {"k": None, "v": "n"}, fields={"k": "Integer", "v": "Text"})
+    done = setting.snapshot()
+    assert done.kind == "merge"
+    assert kept in done.snapshot.files
+    assert [(row["k"], row["v"]) for row in setting.lake_rows()] == [
+        (1, "a"),
+        (3, "c"),
+        (None, "n"),
+        (2, "B"),
+        (None, "n"),
+    ]
+    assert setting.lake_rows() == setting.table_rows()
+
+
+def test_deleted_rows_go_and_what_a_deleted_row_superseded_too(setting: Setting) -> None:
+    ids = IdMaker(setting.topic.name, BORN_MS)
+    setting.topic.rows({"k": 1}, {"k": 2}, {"k": 3}, fields={"k": "Integer"}, key=["k"])
+    setting.snapshot()
+    again = setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.topic.marker("delete", ids=[ids.id_at(again, 0), ids.id_at(0, 2), "nonsense"])
+    assert setting.snapshot().kind == "merge"
+    assert [row["k"] for row in setting.lake_rows()] == [2]
+    assert setting.lake_rows() == setting.table_rows()
+
+
+def test_a_truncated_table_is_empty_and_begins_again(setting: Setting) -> None:
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.snapshot()
+    setting.topic.marker("truncate")
+    assert setting.snapshot().snapshot.files == ()
+    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
+    setting.snapshot()
+    assert [row["k"] for row in setting.lake_rows()] == [2]
+
+
+def test_each_version_has_its_own_table_and_tells_whether_it_is_active(setting: Setting) -> None:
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    first = setting.version()
+    setting.snapshot()
+    setting.topic.marker("version", settings={"id": None})
+    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
+    second = setting.version()
+    old = setting.snapshot(first)
+    assert old.kind == "note" and not old.table.meta.active
+    new = setting.snapshot(second, fresh=True)
+    assert new.table.meta.active and new.snapshot.id_column == "_patterns_id"
+    assert old.snapshot.folder != new.snapshot.folder
+    fold, snapshots = rebuild_fold(setting.lake, setting.topic.name)
+    assert fold.to_json() == setting.topic.fold().to_json()
+    assert {each.version for each in snapshots} == {first, second}
+
+
+def test_a_lake_knows_nothing_of_a_topic_that_it_never_saw(setting: Setting) -> None:
+    fold, snapshots = rebuild_fold(setting.lake, "shop.other")
+    assert (fold.position, snapshots) == (0, [])
+
+
+def test_a_trimmed_log_is_no_loss_behind_a_snapshot_and_is_told_of_without_one(setting: Setting) -> None:
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.snapshot()
+    end = setting.topic.end
+    setting.topic.rows({"k": 2.5}, fields={"k": "Float"})
+    setting.log_start = end
+    done = setting.snapshot()
+    assert done.kind == "rewrite" and done.lost is None
+    assert [row["k"] for row in setting.lake_rows()] == [1.0, 2.5]
+    folder = setting.folder
+    folder.rename(folder.with_name("away"))
+    anew = setting.snapshot(fresh=True)
+    assert anew.lost == (0, end)
+    assert [row["k"] for row in setting.lake_rows()] == [2.5]
+
+
+def test_rows_whose_values_fit_no_type_are_buried_and_the_rest_goes_on(setting: Setting) -> None:
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.snapshot()
+    bad = setting.topic.rows({"k": 2}, {"k": "many"}, {"k": 3}, fields={"k": "Integer"})
+    done = setting.snapshot()
+    assert [(row.offset, row.row) for row in setting.buried] == [(bad, 1)]
+    assert "'k'" in str(setting.buried[0].error) and setting.buried[0].value == {"k": "many"}
+    assert done.bad_rows == 1
+    assert [row["k"] for row in setting.lake_rows()] == [1, 2, 3]
+    setting.topic.rows({"k": 0.5}, fields={"k": "Float"})
+    assert setting.snapshot().bad_rows == 0, "a rewrite buries nobody twice"
+
+
+def test_declared_fields_are_not_null_until_a_null_comes(setting: Setting) -> None:
+    settings = {"nullable": {"k": False}}
+    setting.topic.rows({"k": 1, "v": 1}, fields={"k": "Integer", "v": "Integer"}, settings=settings)
+    setting.snapshot()
+    nullable = {field.name: field.nullable for field in setting.delta().schema().fields}
+    assert nullable == {"k": False, "v": True, "patterns_id": False}
+    setting.topic.rows({"k": None, "v": 2}, fields={"k": "Integer", "v": "Integer"})
+    assert setting.snapshot().kind == "rewrite"
+    assert setting.table is not None and setting.table.columns["k"]
+    assert setting.lake_rows() == setting.table_rows()
+
+
+def test_large_tables_have_several_files_with_ranges_of_their_own(setting: Setting) -> None:
+    setting.limits = LakeLimits(file_bytes_target=2_000, row_group_rows_max=50)
+    for _ in range(6):
+        setting.topic.rows(*({"k": os.urandom(20).hex()} for _ in range(100)), fields={"k": "Text"})
+    done = setting.snapshot()
+    assert len(done.snapshot.files) > 3
+    assert setting.lake_rows() == setting.table_rows()
+    for file in done.snapshot.files:
+        ids = pq.read_table(setting.folder / file.path, columns=["patterns_id"]).column(0).to_pylist()
+        assert (ids[0], ids[-1], len(ids)) == (file.first_id, file.last_id, file.rows)
+        assert ids == sorted(ids)
+
+
+# -- other readers ---------------------------------------------------------------------------------------------------
+
+
+def test_other_programs_read_the_same_rows_and_types(setting: Setting) -> None:
+    """deltalake, DuckDB and polars: types, NULLs and counts, appended, merged and widened."""
+    setting.topic.rows(ROW, {}, fields=FIELDS)
+    setting.snapshot()
+    setting.topic.rows({**ROW, "n": 7}, fields=FIELDS, key=["name"])
+    setting.snapshot()
+    setting.topic.rows({**ROW, "name": "Bob", "ratio": "x"}, fields={**FIELDS, "ratio": "Text"})
+    setting.snapshot()
+    expected = setting.table_rows()
+    assert len(expected) == 3
+    delta = setting.delta()
+    assert setting.lake_rows() == expected
+    types = {
+        name: str(kind)
+        for name, kind in zip(delta.to_pyarrow_table().column_names, delta.to_pyarrow_table().schema.types, strict=True)
+    }
+    assert (
+        types["at"] == "timestamp[us]"
+        and types["seen"] == "timestamp[us, tz=UTC]"
+        and types["price"] == "decimal128(12, 2)"
+    )
+    frame = polars.read_delta(str(setting.folder)).sort("patterns_id")
+    assert frame.to_dicts() == expected
+    with duckdb.connect() as connection:
+        paths = [str(setting.folder / file.path) for file in setting.snapshot().snapshot.files]
+        relation = connection.sql(f"SELECT * FROM read_parquet({paths}, union_by_name=true) ORDER BY patterns_id")
+        found = relation.to_arrow_table().to_pylist()
+        assert [row["price"] for row in found] == [row["price"] for row in expected]
+        assert [row["seen"] for row in found] == [row["seen"] for row in expected]
+        assert [row["n"] for row in found] == [row["n"] for row in expected]
+        connection.register("dataset", delta.to_pyarrow_dataset())
+        assert connection.execute("SELECT count(*), sum(n) FROM dataset").fetchall() == [(3, 2**60 + 7)]
+
+
+def test_delta_prunes_files_by_our_statistics(setting: Setting) -> None:
+    """A filter on ids, numbers or dates opens only the files that may hold such rows; and finds all of them."""
+    for day in range(1, 6):
+        setting.topic.rows({"n": day, "day": f"2024-05-0{day}"}, {"n": None}, fields={"n": "Integer", "day": "Date"})
+        setting.snapshot()
+    dataset = setting.delta().to_pyarrow_dataset()
+    import pyarrow.dataset as ds
+
+    wanted = ds.field("n") == 3
+    assert len(list(dataset.get_fragments(wanted))) == 1
+    assert dataset.to_table(filter=wanted).num_rows == 1
+    actions = pa.table(setting.delta().get_add_actions(flatten=True))
+    assert actions.column("null_count.n").to_pylist() == [1] * 5
+
+
+# -- rivals ----------------------------------------------------------------------------------------------------------
+
+
+class AtOnce(Probe):
+    """Lets two snapshotters come to one point together."""
+
+    def __init__(self, point: str) -> None:
+        self.point, self.barrier = point, threading.Barrier(2, timeout=30)
+        self._met = threading.local()
+
+    def reached(self, point: str) -> None:
+        if point == self.point and not getattr(self._met, "yes", False):
+            self._met.yes = True
+            self.barrier.wait()
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("columns", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+def test_two_snapshotters_write_each_row_once(setting: Setting, first: bool, columns: bool, keyed: bool) -> None:
+    """The loser of the race opens the table again, and finds nothing to do; with a new column as well."""
+    head = {"key": ["k"]} if keyed else {}
+    setting.topic.rows({"k": 1}, {"k": 2}, fields={"k": "Integer"}, **head)
+    if not first:
+        setting.snapshot()
+        more = {"w": "Text"} if columns else {}
+        setting.topic.rows({"k": 2, **dict.fromkeys(more, "x")}, {"k": 3}, fields={"k": "Integer", **more})
+    probe = AtOnce("lake-read")
+    results: list[Snapshotted] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(setting.snapshot(probe=probe, fresh=True))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(result.kind == "nothing" for result in results) == [False, True]
+    assert setting.lake_rows() == setting.table_rows()
+
+
+class RivalAt(Probe):
+    """At a point, once, a rival does its whole step."""
+
+    def __init__(self, setting: Setting, point: str) -> None:
+        self._setting, self._point = setting, point
+
+    def reached(self, point: str) -> None:
+        if point == self._point:
+            self._point = ""
+            self._setting.snapshot(fresh=True)
+
+
+@pytest.mark.parametrize("point", ["lake-opened", "lake-created", "lake-read", "lake-columns"])
+@pytest.mark.parametrize("step", ["create", "append", "merge", "rewrite"])
+def test_a_rival_that_commits_in_between_wins(setting: Setting, point: str, step: str) -> None:
+    """Wherever it comes in, the commit prepared before it fails."""
+    setting.topic.rows({"k": 1}, {"k": 2}, fields={"k": "Integer"}, **({"key": ["k"]} if step == "merge" else {}))
+    if step != "create":
+        setting.snapshot()
+        setting.topic.rows({"k": 2, "w": 1}, fields={"k": "Float" if step == "rewrite" else "Integer", "w": "Integer"})
+    setting.snapshot(probe=RivalAt(setting, point), fresh=True)
+    assert setting.lake_rows() == setting.table_rows()
+
+
+def test_a_snapshotter_that_is_behind_and_whose_files_are_gone_opens_again(setting: Setting) -> None:
+    setting.topic.rows({"k": 1}, {"k": 2}, fields={"k": "Integer"}, key=["k"])
+    behind = setting.snapshot().table
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    ahead = setting.snapshot(fresh=True).table
+    tidy(ahead, limits=setting.limits)
+    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
+    setting.table = behind
+    assert setting.snapshot().kind == "merge"
+    assert setting.lake_rows() == setting.table_rows()
+
+
+# -- planted faults: what the tests above must notice ----------------------------------------------------------------
+
+
+def faulty_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tail is read from the start of the log, not from the Delta table's position."""
+    monkeypatch.setattr(tailrace.lake.snapshot._Work, "_floor", 0)
+
+
+def faulty_handle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write goes through a fresh handle, not the one that was asked for the position."""
+    commit = VersionTable.commit
+
+    def through_a_fresh_one(self: VersionTable, meta: Any, **more: Any) -> None:
+        self._delta = DeltaTable(self.location.uri(self.folder))
+        commit(self, meta, **more)
+
+    monkeypatch.setattr(VersionTable, "commit", through_a_fresh_one)
+
+
+def faulty_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The group's position, a lower bound, is taken for the Delta table's."""
+    init = tailrace.lake.snapshot._Work.__init__
+
+    def from_the_group(self: Any, *args: Any, **more: Any) -> None:
+        init(self, *args, **more)
+        self._done = 0
+
+    monkeypatch.setattr(tailrace.lake.snapshot._Work, "__init__", from_the_group)
+
+
+@pytest.mark.parametrize("fault", [faulty_overlap, faulty_handle, faulty_position])
+def test_a_planted_fault_is_noticed(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, fault: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    fault(monkeypatch)
+    with pytest.raises((AssertionError, LakeDamagedError)):
+        test_an_append_adds_files_and_keeps_the_others(setting)
+        again = Setting(Path(setting.lake.url).parent / "again")
+        test_a_rival_that_commits_in_between_wins(again, "lake-columns", "append")
+
+
+# -- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_write_permission(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lake may come back: retriable, and it names table and file. Nothing is half done when it does."""
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.snapshot()
+    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
+
+    def refused(*args: object, **more: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", refused)
+        with pytest.raises(LakeUnavailableError, match=r"shop/orders_.*part-.*\.parquet.*Permission denied"):
+            setting.snapshot()
+    setting.snapshot()
+    assert setting.lake_rows() == setting.table_rows()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.snapshot()
+    before = sorted(setting.folder.rglob("*.parquet"))
+    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os, "fsync", lambda handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
+        )
+        with pytest.raises(LakeUnavailableError, match="No space left"):
+            setting.snapshot()
+    assert sorted(setting.folder.rglob("*.parquet")) == before, "what was written is taken back, to make room"
+    setting.snapshot()
+    assert setting.lake_rows() == setting.table_rows()
+
+
+def test_a_lake_that_is_no_folder(setting: Setting, tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("")
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    with pytest.raises(LakeUnavailableError, match="shop/orders_"):
+        setting.snapshot()
+
+
+def test_a_commit_of_somebody_else(setting: Setting) -> None:
+    """Said with the commit's file, and how to take it back; taken back, all is well."""
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.snapshot()
+    write_deltalake(str(setting.folder), pa.table({"k": [9], "patterns_id": ["x"]}), mode="append")
+    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
+    with pytest.raises(LakeDamagedError, match=r"_delta_log/0+2\.json.*somebody else.*WRITE"):
+        setting.snapshot(fresh=True)
+    with pytest.raises(LakeDamagedError):
+        setting.snapshot()
+    for version in (2, 3):  # 3 is ours: it was prepared before, and came after
+        (setting.folder / "_delta_log" / f"{version:020}.json").unlink()
+    setting.snapshot(fresh=True)
+    assert setting.lake_rows() == setting.table_rows()
+
+
+def test_a_vacuum_of_somebody_else_does_no_harm(setting: Setting) -> None:
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"}, key=["k"])
+    setting.snapshot()
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.snapshot()
+    setting.delta().vacuum(0, dry_run=False, enforce_retention_duration=False, commit_properties=CommitProperties())
+    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
+    setting.snapshot(fresh=True)
+    assert setting.lake_rows() == setting.table_rows()
+
+
+def test_a_removed_table_is_written_anew(setting: Setting) -> None:
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.snapshot()
+    setting.folder.rename(setting.folder.with_name("away"))
+    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
+    setting.snapshot()
+    assert setting.lake_rows() == setting.table_rows()
+
+
+@pytest.mark.parametrize("how", ["cut", "removed", "garbage"])
+@pytest.mark.parametrize("step", ["merge", "rewrite", "compact"])
+def test_a_damaged_file(setting: Setting, how: str, step: str) -> None:
+    setting.limits = LakeLimits(files_joined_min=2, removed_kept=timedelta(0))
+    for number in (1, 2):
+        setting.topic.rows({"k": number}, fields={"k": "Integer"}, key=["k"])
+        file = setting.snapshot().snapshot.files[0]
+    path = setting.folder / file.path
+    if how == "removed":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-9] if how == "cut" else b"PAR1 nothing of the kind PAR1")
+    setting.topic.rows({"k": 1 if step == "merge" else 1.5}, fields={"k": "Integer" if step == "merge" else "Float"})
+    with pytest.raises((LakeDamagedError, SnapshotFileError), match=file.path):
+        if step == "compact":
+            assert setting.table is not None
+            compact(setting.table, limits=setting.limits)
+        else:
+            setting.snapshot()
+
+
+def test_a_folder_of_an_earlier_topic_of_the_name(setting: Setting) -> None:
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    setting.snapshot()
+    source = TopicSource(setting.topic.name, BORN_MS + 1, setting.topic, setting.topic.files)
+    with pytest.raises(LakeDamagedError, match="born"):
+        snapshot_version(setting.lake, source, setting.topic.fold(), setting.version())
+
+
+# -- deaths ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("point", ["lake-opened", "lake-created", "lake-read", "lake-columns", "lake-committed"])
+@pytest.mark.parametrize("step", ["create", "append", "merge", "rewrite"])
+def test_each_row_is_there_once_whatever_the_crash(setting: Setting, point: str, step: str) -> None:
+    """Die at `point`, let more rows arrive, start again: the rows equal the fold."""
+    setting.topic.rows({"k": 1}, {"k": 2}, fields={"k": "Integer"}, **({"key": ["k"]} if step == "merge" else {}))
+    if step != "create":
+        setting.snapshot()
+    kind = "Float" if step == "rewrite" else "Integer"
+    setting.topic.rows({"k": 2, "w": "x"}, fields={"k": kind, "w": "Text"})
+    reached = {"create": {"lake-created"}, "append": {"lake-columns"}, "merge": {"lake-columns"}}.get(step, set())
+    if point in reached | {"lake-opened", "lake-read", "lake-committed"}:
+        with pytest.raises(Crash):
+            setting.snapshot(probe=CrashAt(point))
+    setting.topic.rows({"k": 5}, fields={"k": "Integer"})
+    setting.snapshot(fresh=True)
+    assert setting.lake_rows() == setting.table_rows()
+    assert setting.table is not None
+    tidy(setting.table, limits=setting.limits)
+    named = {file.path for file in setting.table.snapshot().files}
+    assert {path.name for path in setting.folder.glob("*.parquet")} == named, "what the death left is gone"
