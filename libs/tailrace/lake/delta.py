@@ -196,6 +196,10 @@ class VersionTable:
         return self._delta.version()
 
     @property
+    def _next(self) -> int:
+        return self.delta_version + 1
+
+    @property
     def position(self) -> int:
         """Every message of the version before this offset is in, none at or after it."""
         return self.meta.position
@@ -267,7 +271,9 @@ class VersionTable:
                 [*_adds(parts, now_ms), *_removes(removed, now_ms)],
                 "append" if overwrite is None else "overwrite",
                 self._delta.schema() if overwrite is None else Schema.from_arrow(overwrite),
-                commit_properties=_properties(meta, fence=True),
+                commit_properties=_properties(
+                    meta, fence=True, removes_at=self._next if removed or overwrite else None
+                ),
                 post_commithook_properties=_hooks(),
             )
         self._follow()
@@ -280,7 +286,7 @@ class VersionTable:
                 [*_adds(parts, now_ms, same_rows=True), *_removes(removed, now_ms, same_rows=True)],
                 "append",
                 self._delta.schema(),
-                commit_properties=_properties(self.meta, fence=False),
+                commit_properties=_properties(self.meta, fence=False, removes_at=self._next),
                 post_commithook_properties=_hooks(),
             )
         self._follow()
@@ -432,11 +438,16 @@ def _removes(files: Sequence[SnapshotFile], now_ms: int, *, same_rows: bool = Fa
     return [RemoveAction(file.path, not same_rows, now_ms, file.size_bytes, {}) for file in files]
 
 
-def _properties(meta: TableMeta, *, fence: bool) -> CommitProperties:
+def _properties(meta: TableMeta, *, fence: bool, removes_at: int | None = None) -> CommitProperties:
+    """`removes_at`: the Delta version of a commit that removes files. Of two such commits that were prepared from the same
+    state the second fails by a mark of its own: Delta does not see that a file is gone where the rows stayed the same.
+    """
     from deltalake import CommitProperties
     from deltalake.transaction import Transaction
 
-    marks = [Transaction(meta.app_id, meta.position)] if fence else None
+    marks = [Transaction(meta.app_id, meta.position)] if fence else []
+    if removes_at is not None:
+        marks.append(Transaction(f"{meta.topic}/files", removes_at))
     return CommitProperties(custom_metadata={_KEY: meta.to_json()}, app_transactions=marks)
 
 
