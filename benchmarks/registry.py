@@ -17,6 +17,7 @@ BENCHMARKS = {
     "gateway-embedded": "gateway:embedded",
     "gateway-kafka": "gateway:kafka",
     "bulk": "bulk:bulk",
+    "upkeep": "upkeep:upkeep",
     "memory": "memory:memory",
     "idle": "rest:idle",
     "start": "rest:start",
