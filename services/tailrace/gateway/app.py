@@ -325,6 +325,8 @@ class Gateway:
             whole = True
         except TimeoutError:
             raise RefusedError(408, "slow", f"the body did not come within {timeout_s:g} s") from None
+        except ConnectionError:
+            raise RefusedError(400, "gone", "the connection was lost before the body's end") from None
         except web.RequestPayloadError as error:
             raise RefusedError(400, "body", f"the body is broken: {error}") from None
         finally:

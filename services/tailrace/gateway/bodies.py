@@ -108,7 +108,7 @@ def decode(body: bytes, content_type: str | None, limits: BodyLimits) -> Posted:
     """
     if len(body) > limits.body_bytes_max:
         raise RefusedError(413, "too_large", f"the body is over {limits.body_bytes_max} bytes: send it in parts")
-    kind, charset = ("json", None) if content_type is None else _kind(content_type)
+    kind, charset = _kind(content_type) if content_type else ("json", None)
     if kind == "form":
         return _form(body, charset or "utf-8", limits)
     if body.startswith(_BOM):
@@ -178,7 +178,7 @@ def _kind(content_type: str) -> tuple[_Kind, str | None]:
     """How a body is read, and in which encoding a form is."""
     mime, _, parameters = content_type.partition(";")
     mime = mime.strip().lower()
-    if mime in ("", "application/json", "text/json") or (mime.startswith("application/") and mime.endswith("+json")):
+    if mime in ("application/json", "text/json") or (mime.startswith("application/") and mime.endswith("+json")):
         return "json", None
     if mime in ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"):
         return "lines", None
