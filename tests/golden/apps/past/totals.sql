@@ -1,0 +1,1 @@
+select count(*) as events, max((record ->> 'n')::int) as newest from {{ Table("events") }}
