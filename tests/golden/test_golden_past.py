@@ -47,9 +47,8 @@ def put_away(data_dir: Path, names: Mapping[str, str]) -> None:
             source = TopicSource(
                 info.name, info.born_ms, LogMessages(log, partition), StagedFiles(data_dir / "staging")
             )
-            said = [fold_record(info, fold)]
-            for name in fold.versions:
-                said.append(snapshot_record(info, snapshot_version(location, source, fold, name).snapshot))
+            made = (snapshot_version(location, source, fold, name).snapshot for name in fold.versions)
+            said = [fold_record(info, fold), *(snapshot_record(info, each) for each in made)]
             append_all(log, info.name, said)
             while log.trim(partition, end) < end:
                 pass
