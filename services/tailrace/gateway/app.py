@@ -20,9 +20,11 @@ import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from tailrace.errors import AbortableError, RejectedError, RetriableError
+from tailrace.errors import AbortableError, RejectedError, RetriableError, TailraceError
 from tailrace.gateway.access import AccessLog
-from tailrace.gateway.bodies import Posted, decode, inflate
+from tailrace.gateway.answers import Answers, answer_response
+from tailrace.gateway.bodies import decode, inflate
+from tailrace.gateway.dedupe import Repeats, delivery_id
 from tailrace.gateway.deliveries import Delivery
 from tailrace.gateway.guard import Guard, SecretOf, environment_secret, guard_of, sender_address
 from tailrace.gateway.handshakes import Reply
@@ -31,10 +33,12 @@ from tailrace.gateway.limits import Bucket, Room
 from tailrace.gateway.metrics import Metrics, WebhookCounts
 from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import WebhookRoute
+from tailrace.gateway.schemes import Provider, Source
 from tailrace.gateway.settings import GatewaySettings
+from tailrace.gateway.shape import Shaped, message_of, shape
 from tailrace.log import Appender, Log, NewRecord, Partition
 from tailrace.runtime import Runtime
-from tailrace.tables import webhook_message
+from tailrace.tables import Answer
 
 __all__ = ["Gateway"]
 
@@ -68,8 +72,9 @@ class Gateway:
         self._guards: dict[str, Guard] = {}
         self._secret_of = secret_of
         self._keys = KeyStore(runtime.clock)
+        self._repeats = Repeats(log, runtime.clock, ids_max=self._settings.ids_max)
         self._appender: Appender | None = None
-        self._answers: dict[str, asyncio.Future[Any]] = {}
+        self._answers = Answers(log)
         self._room = Room(self._settings.bodies_bytes_max)
         self._appends = 0
         self.draining = False
@@ -109,6 +114,8 @@ class Gateway:
         for name, guard in self._guards.items():
             if guard.shut is not None:
                 _LOGGER.warning("the webhook of %s takes nothing: %s", routes[name].topic, guard.shut)
+        if self._appender is not None:
+            self._learn_ids()
 
     def new_app(self) -> web.Application:
         """An application with the gateway's routes, made for bodies as the settings allow them.
@@ -137,19 +144,28 @@ class Gateway:
         app.on_startup.append(self._start)
         app.on_cleanup.append(self._stop)
 
-    def respond(self, key: str, payload: Any) -> None:
-        """A node's answer to the request with this key; the first one counts, and one that nobody waits for is dropped."""
-        future = self._answers.get(key)
-        if future is not None and not future.done():
-            future.set_result(payload)
+    def respond(self, answer: Answer) -> bool:
+        """A node's answer, from a host in this process; whether its request waits here. The first one counts."""
+        return self._answers.give(answer)
 
     async def _start(self, _: web.Application) -> None:
         self._appender = self._log.appender()
+        self._learn_ids()
+
+    def _learn_ids(self) -> None:
+        """Read back the ids of posts that will have some, before the first comes."""
+        for name, route in self._routes.items():
+            guard = self._guards.get(name)
+            provider = None if guard is None else guard.provider
+            if route.dedupe and (route.dedupe_id or (provider is not None and provider.delivery_id is not None)):
+                self._repeats.follow(route.topic, route.dedupe_window_s)
 
     async def _stop(self, _: web.Application) -> None:
         if self._appender is not None:
             await self._appender.close()
+        await self._answers.close()
         await self._keys.close()
+        await self._repeats.close()
 
     async def _post(self, request: web.Request) -> web.Response:
         """Take one post, count it, and tell the sender what became of it."""
@@ -223,7 +239,9 @@ class Gateway:
         headers = request.headers
         coding = headers.get("Content-Encoding")
         body = raw if coding is None else inflate(raw, coding, self._settings)
-        posted = decode(body, headers.get("Content-Type"), self._settings)
+        guard = self._guards.get(route.webhook)
+        provider = None if guard is None else guard.provider
+        posted = decode(*_unwrapped(provider, body, headers), self._settings)
         runtime = self._runtime
         runtime.probe.reached("webhook-parsed")
         now_ms = runtime.clock.now_ms()
@@ -231,16 +249,19 @@ class Gateway:
         trace = headers.get("traceparent")
         if trace is not None and _TRACE_PARENT(trace):
             head["trace"] = trace
-        if posted.rows:
-            if route.respond:
-                response = await self._store_and_wait(route, head, posted)
+        response = self._accepted(route)
+        shaped = shape(route, headers, posted) if posted.rows else None
+        if shaped is not None:
+            key = delivery_id(route.dedupe_id, provider, headers, posted.rows) if route.dedupe else None
+            if key is not None:
+                response = await self._store_once(route, head, headers, shaped, key)
+            elif route.respond:
+                response = await self._store_and_wait(route, head, headers, shaped)
             else:
-                await self._store(route, head, posted)
-                response = self._accepted(route)
-        else:
-            response = self._accepted(route)
+                await self._store(route, head, headers, shaped)
         counts.accepted += 1
-        counts.rows += len(posted.rows)
+        if shaped is not None and "Idempotent-Replayed" not in response.headers:
+            counts.rows += len(shaped.posted.rows)
         counts.bytes += len(raw)
         counts.last_accepted_ms = now_ms
         return response
@@ -255,15 +276,47 @@ class Gateway:
             return web.Response(body=orjson.dumps(guard.provider.accepted), content_type="application/json")
         return web.Response()
 
-    async def _store(self, route: WebhookRoute, head: dict[str, Any], posted: Posted) -> None:
+    async def _store_once(
+        self, route: WebhookRoute, head: dict[str, Any], headers: Mapping[str, str], shaped: Shaped, key: str
+    ) -> web.Response:
+        """The answer to a post with an id: of those that repeat it, the first adds rows. Raises RefusedError."""
+        try:
+            first = await self._repeats.first(shaped.topic, key, route.dedupe_window_s)
+        except TailraceError as error:
+            raise self._later("log", str(error)) from error
+        if not first:
+            if route.respond:
+                raise RefusedError(409, "repeat", "a post of this id was taken before; its answer is not kept")
+            response = self._accepted(route)
+            response.headers["Idempotent-Replayed"] = "true"
+            return response
+        head["id"] = key
+        durable = False
+        try:
+            if not route.respond:
+                await self._store(route, head, headers, shaped)
+                durable = True
+                return self._accepted(route)
+            response = await self._store_and_wait(route, head, headers, shaped)
+            durable = True
+            return response
+        except RefusedError as refused:
+            durable = refused.status == 504
+            raise
+        finally:
+            self._repeats.settle(shaped.topic, key, durable=durable)
+
+    async def _store(
+        self, route: WebhookRoute, head: dict[str, Any], headers: Mapping[str, str], shaped: Shaped
+    ) -> None:
         """Returns once the rows are durable."""
         assert self._appender is not None
-        record = NewRecord(webhook_message(head, posted.values, len(posted.rows)))
+        record = NewRecord(message_of(route, head, headers, shaped.posted))
         clock = self._runtime.clock
         began_s = clock.monotonic_s()
         self._appends += 1
         try:
-            await self._appender.append(Partition(route.topic), record)
+            await self._appender.append(Partition(shaped.topic, shaped.partition), record)
         except (RetriableError, AbortableError) as error:
             raise self._later("log", str(error)) from error
         except RejectedError as error:
@@ -273,23 +326,28 @@ class Gateway:
         self.metrics.committed(clock.monotonic_s() - began_s)
         self._runtime.probe.reached("webhook-durable")
 
-    async def _store_and_wait(self, route: WebhookRoute, head: dict[str, Any], posted: Posted) -> web.Response:
+    async def _store_and_wait(
+        self, route: WebhookRoute, head: dict[str, Any], headers: Mapping[str, str], shaped: Shaped
+    ) -> web.Response:
         """The answer that a node gave."""
         if len(self._answers) >= self._settings.responses_waiting_max:
             raise self._later("busy", "too many requests wait for an answer already")
-        key = head["request_key"] = secrets.token_urlsafe(18)
-        future = self._answers[key] = asyncio.get_running_loop().create_future()
         try:
-            await self._store(route, head, posted)
+            await self._answers.follow(route.topic)
+        except TailraceError as error:
+            raise self._later("log", str(error)) from error
+        key = head["request_key"] = secrets.token_urlsafe(18)
+        future = self._answers.expect(key)
+        try:
+            await self._store(route, head, headers, shaped)
             timeout_s = self._settings.respond_timeout.total_seconds()
             try:
-                payload = await asyncio.wait_for(future, timeout_s)
+                return answer_response(await asyncio.wait_for(future, timeout_s))
             except TimeoutError:
                 reason = f"the record was stored, but no node answered within {timeout_s:g} s"
                 raise RefusedError(504, "no_answer", reason) from None
-            return web.Response(body=orjson.dumps(payload, default=str), content_type="application/json")
         finally:
-            self._answers.pop(key, None)
+            self._answers.forget(key)
 
     async def _body(self, request: web.Request) -> bytes:
         """The body as it was sent. Its size is held in `_room`."""
@@ -347,6 +405,20 @@ class Gateway:
 
     def _retry_after_s(self) -> int:
         return max(1, round(self._settings.retry_after.total_seconds()))
+
+
+def _unwrapped(provider: Provider | None, body: bytes, headers: Mapping[str, str]) -> tuple[bytes, str | None]:
+    """Body and content type, for providers that put their JSON into a form or call it text."""
+    content_type = headers.get("Content-Type")
+    if provider is None or not (provider.json_field or provider.json_as_text) or content_type is None:
+        return body, content_type
+    if provider.json_as_text and content_type.startswith("text/plain"):
+        return body, None
+    if provider.json_field:
+        values = Delivery(headers=headers, body=body).read(Source(field=provider.json_field))
+        if values:
+            return values[0].encode("utf-8", "surrogatepass"), None
+    return body, content_type
 
 
 def _replied(reply: Reply) -> web.Response:

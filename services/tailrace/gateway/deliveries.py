@@ -45,7 +45,8 @@ class Delivery:
             values = [value for name, value in self.form if name == source.field][:1]
         else:
             values = [_text(value) for value in find(self.document, source.pointer)]
-        values = [value for value in values if len(value) <= _TEXT_MAX]
+        if not source.field:
+            values = [value for value in values if len(value) <= _TEXT_MAX]
         if source.separator:
             values = [item.strip() for value in values for item in value.split(source.separator, _ITEMS_MAX)]
         if source.prefix:

@@ -254,6 +254,7 @@ _TIMED = (
     Provider(
         name="slack",
         title="Slack",
+        json_field="payload",
         docs="https://docs.slack.dev/authentication/verifying-requests-from-slack",
         scheme=Signature(
             signature=Source(header="X-Slack-Signature", prefix="v0="),
@@ -311,9 +312,9 @@ _TIMED = (
     Provider(
         name="dropbox-sign",
         title="Dropbox Sign (HelloSign)",
+        json_field="json",
         docs="https://developers.hellosign.com/docs/events/walkthrough",
         scheme=Signature(
-            # Posted as a form with one field, or as JSON: `bodies` makes JSON of the field, so both are read here.
             signature=Source(pointer="/event/event_hash"),
             signed="{pointer:/event/event_time}{pointer:/event/event_type}",
             timestamp=Source(pointer="/event/event_time"),
@@ -524,6 +525,7 @@ _URL = (
     Provider(
         name="mandrill",
         title="Mailchimp Transactional (Mandrill)",
+        json_field="mandrill_events",
         docs="https://mailchimp.com/developer/transactional/guides/track-respond-activity-webhooks/",
         scheme=Signature(
             signature=Source(header="X-Mandrill-Signature"),
@@ -597,6 +599,7 @@ _ASYMMETRIC = (
     Provider(
         name="sns",
         title="Amazon SNS",
+        json_as_text=True,
         docs="https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html",
         scheme=Sns(),
         delivery_id=Source(pointer="/MessageId"),

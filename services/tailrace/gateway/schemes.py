@@ -131,5 +131,9 @@ class Provider:
     delivery_id: Source | None = None
     """What names one delivery over its repeats."""
     handshakes: tuple[Handshake, ...] = ()
+    json_field: str = ""
+    """The post is the JSON in this field, where it comes as a form that has it."""
+    json_as_text: bool = False
+    """The post is JSON, though it is called `text/plain`."""
     accepted: Mapping[str, object] | None = None
     """Body of the answer to an accepted post; None: empty."""

@@ -38,6 +38,10 @@ class GatewaySettings(BodyLimits):
     responses_waiting_max: int = 5_000
     """Most requests that wait for a node's answer; past it 503. Each holds a connection."""
 
+    ids_max: int = 500_000
+    """Most ids of posts that are remembered for one webhook, about 150 bytes each; the oldest are forgotten first, so
+    past it the window is shorter than asked for."""
+
     retry_after: timedelta = timedelta(seconds=2)
     """What a sender is told to wait when the log is away or busy."""
 
@@ -47,7 +51,7 @@ class GatewaySettings(BodyLimits):
 
     def __post_init__(self) -> None:
         BodyLimits.__post_init__(self)  # the short form of super() does not find a class with slots
-        for name in ("bodies_bytes_max", "connections_max", "responses_waiting_max"):
+        for name in ("bodies_bytes_max", "connections_max", "responses_waiting_max", "ids_max"):
             if getattr(self, name) < 1:
                 raise SettingError(name, getattr(self, name), "at least 1")
         for name in ("body_timeout", "idle_timeout", "respond_timeout", "retry_after"):
