@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailrace.tables import BadIdError, IdMaker, parse_id
+from tailrace.tables.ids import place_number, places_of
 
 BORN_MS = 1_700_000_000_000
 offsets = st.integers(0, (1 << 40) - 1)
@@ -47,14 +50,17 @@ def test_tables_born_together_do_not_share_ids() -> None:
     assert IdMaker("shop.orders", BORN_MS).id_at(1, 1) != IdMaker("shop.bills", BORN_MS).id_at(1, 1)
 
 
-@pytest.mark.parametrize("rows_of_message", [1, 2, 127, 128, 129, 65_536])
-def test_the_array_of_a_message_is_its_ids_one_by_one(rows_of_message: int) -> None:
-    """Made vectorised for Arrow, the same as one at a time."""
-    ids = IdMaker("shop.orders", BORN_MS)
-    array = ids.array(7, rows_of_message)
-    assert len(array) == rows_of_message
-    assert array[rows_of_message - 1].as_py() == ids.id_at(7, rows_of_message - 1)
-    assert array[0].as_py() == ids.id_at(7, 0)
+@given(st.lists(st.tuples(offsets, rows), max_size=20), st.integers(0, 255))
+@settings(deadline=None)
+def test_many_ids_at_once_are_those_one_by_one(places: list[tuple[int, int]], partition: int) -> None:
+    """Made, and turned back into places, vectorised for Arrow."""
+    ids = IdMaker("shop.orders", BORN_MS, partition)
+    numbers = np.array([place_number(*place) for place in places], np.int64)
+    array = ids.array(numbers)
+    array.validate(full=True)
+    assert array.to_pylist() == [ids.id_at(*place) for place in places]
+    assert places_of(array).tolist() == numbers.tolist()
+    assert places_of(pa.chunked_array([array, array[1:]])).tolist() == [*numbers.tolist(), *numbers[1:].tolist()]
 
 
 @pytest.mark.parametrize("text", ["", "abc", "u" * 26, "0" * 25, "0" * 27, "0" * 25 + "I"])
@@ -62,3 +68,7 @@ def test_any_other_text_is_refused(text: str) -> None:
     """A seek to something that is no id must not land anywhere."""
     with pytest.raises(BadIdError):
         parse_id(text)
+    with pytest.raises(BadIdError):
+        places_of(pa.array(["0" * 26, text, None]))
+    with pytest.raises(BadIdError):
+        places_of(pa.array([text]))

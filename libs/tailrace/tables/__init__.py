@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tailrace.tables.answers import Answer, answer_message, answers_topic, read_answer
 from tailrace.tables.fold import (
     NO_SETTINGS,
     PATTERNS_ID,
@@ -24,9 +25,11 @@ from tailrace.tables.messages import (
     split_head,
     webhook_message,
 )
-from tailrace.tables.reading import FileSource, MessageSource, StreamBatch, VersionReader, WebhookRow
-from tailrace.tables.snapshot import HIDDEN_ID, Snapshot, SnapshotFile
+from tailrace.tables.pieces import BadMessageError, BadRow, FileSource
+from tailrace.tables.reading import MessageSource, VersionReader
+from tailrace.tables.snapshot import HIDDEN_ID, Snapshot, SnapshotFile, SnapshotFileError, SnapshotReader
 from tailrace.tables.staged import StagedFileMissingError, StagedFiles
+from tailrace.tables.streamed import StreamBatch, WebhookRow
 
 __all__ = [
     "HIDDEN_ID",
@@ -34,7 +37,10 @@ __all__ = [
     "PATTERNS_ID",
     "ROWS_PER_MESSAGE_MAX",
     "WEBHOOK_FIELDS",
+    "Answer",
     "BadIdError",
+    "BadMessageError",
+    "BadRow",
     "FileSource",
     "Head",
     "IdMaker",
@@ -44,6 +50,8 @@ __all__ = [
     "Settings",
     "Snapshot",
     "SnapshotFile",
+    "SnapshotFileError",
+    "SnapshotReader",
     "StagedFileMissingError",
     "StagedFiles",
     "StreamBatch",
@@ -52,11 +60,14 @@ __all__ = [
     "VersionReader",
     "VersionView",
     "WebhookRow",
+    "answer_message",
+    "answers_topic",
     "arrow_message",
     "decode_messages",
     "file_message",
     "message",
     "parse_id",
+    "read_answer",
     "rows_message",
     "split_head",
     "version_name",

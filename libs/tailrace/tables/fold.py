@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tailrace.tables.ids import IdMaker
 from tailrace.tables.messages import DATA_KINDS, Head, split_head
-from tailrace.tables.schema import FieldType, join_schemas, parse_type
+from tailrace.tables.schema import TEXT, FieldType, join_schemas, parse_type
 
 __all__ = [
     "NO_SETTINGS",
@@ -36,6 +36,8 @@ WEBHOOK_FIELDS = {"timestamp": "DateTime", "record": "Json"}
 _POST = re.compile(rb'\{"kind":"webhook","ts":[1-9][0-9]*,"n":([1-9][0-9]{0,5}),"rows":\[').match
 """The head of a post as `webhook_message` writes it, with nothing in it that a fold would have to look at."""
 REQUEST_FIELDS = {**WEBHOOK_FIELDS, "patterns_request_key": "Text"}
+_POSTED: Head = {"fields": WEBHOOK_FIELDS}
+_REQUESTED: Head = {"fields": REQUEST_FIELDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,28 @@ class Settings:
             nullable=dict(data.get("nullable", {})),
         )
 
+    @classmethod
+    def from_message(cls, data: object) -> Settings:
+        """As `from_json`, of a message that anybody may have written: what is not readable counts as not said."""
+        if not data or not isinstance(data, dict):
+            return NO_SETTINGS
+        known = {key: value for key, value in data.items() if _SETTINGS.get(key, lambda _: False)(value)}
+        return cls.from_json(known)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+_SETTINGS: dict[str, Callable[[Any], bool]] = {
+    "id": lambda value: value is None or isinstance(value, str),
+    "ordered": lambda value: isinstance(value, bool),
+    "key": _are_names,
+    "roles": lambda value: isinstance(value, dict) and all(map(_are_names, value.values())),
+    "schema": lambda value: isinstance(value, str),
+    "nullable": lambda value: isinstance(value, dict),
+}
+"""What each setting looks like in JSON."""
 
 NO_SETTINGS = Settings()
 
@@ -114,6 +138,9 @@ class VersionView:
     appended: int
     """Rows appended since it began or was truncated; with a key or deletes there are fewer to be seen."""
 
+    keys: tuple[tuple[int, tuple[str, ...]], ...] = ()
+    """(first offset, unique key in force from there on), in order; each key acts on the rows that are there by then."""
+
     @property
     def fields(self) -> Mapping[str, FieldType]:
         """The fields at the cut, in first-seen order."""
@@ -132,12 +159,19 @@ class VersionView:
     def before(self, cut: int) -> VersionView:
         """This version without what lies at or after `cut`; `appended` stays, so it is exact for the active one only."""
         segments = tuple((start, min(stop, cut)) for start, stop in self.segments if start < cut)
-        schemas = tuple(entry for entry in self.schemas if entry[0] < cut)
-        return replace(self, segments=segments, schemas=schemas, deletes=tuple(at for at in self.deletes if at < cut))
+        keys = tuple(entry for entry in self.keys if entry[0] < cut)
+        return replace(
+            self,
+            segments=segments,
+            schemas=tuple(entry for entry in self.schemas if entry[0] < cut),
+            settings=replace(self.settings, unique_on=keys[-1][1]) if keys else self.settings,
+            deletes=tuple(at for at in self.deletes if at < cut),
+            keys=keys,
+        )
 
     def to_json(self) -> dict[str, object]:
         """For a worker or an index."""
-        return {
+        data: dict[str, object] = {
             "name": self.name,
             "begun_ms": self.begun_ms,
             "segments": [list(segment) for segment in self.segments],
@@ -146,24 +180,54 @@ class VersionView:
             "deletes": list(self.deletes),
             "appended": self.appended,
         }
+        if len(self.keys) > 1:
+            data["keys"] = [[offset, list(key)] for offset, key in self.keys]
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> VersionView:
         """The inverse of `to_json`."""
+        segments = tuple((start, stop) for start, stop in data["segments"])
+        settings = Settings.from_json(data["settings"])
+        keys = data.get("keys") or [(segments[0][0] if segments else 0, settings.unique_on)]
         return cls(
             name=data["name"],
             begun_ms=data["begun_ms"],
-            segments=tuple((start, stop) for start, stop in data["segments"]),
+            segments=segments,
             schemas=tuple((offset, parse_fields(fields)) for offset, fields in data["schemas"]),
-            settings=Settings.from_json(data["settings"]),
+            settings=settings,
             deletes=tuple(data["deletes"]),
             appended=data["appended"],
+            keys=tuple((offset, tuple(key)) for offset, key in keys),
         )
 
 
 def parse_fields(fields: Mapping[str, str]) -> dict[str, FieldType]:
-    """`{name: "Type"}` of a message as field types."""
+    """`{name: "Type"}` as field types."""
     return {name: parse_type(text) for name, text in fields.items()}
+
+
+def message_fields(head: Head) -> dict[str, FieldType]:
+    """The field types of a message, whoever wrote it: a type that nobody knows is Text, which holds everything."""
+    fields = head.get("fields")
+    return {name: _known_type(text) for name, text in fields.items()} if isinstance(fields, dict) else {}
+
+
+def _known_type(text: object) -> FieldType:
+    try:
+        return parse_type(text) if isinstance(text, str) else TEXT
+    except (KeyError, ValueError):
+        return TEXT
+
+
+def message_ms(head: Head, ts_ms: int) -> int:
+    """When a message says that it was made; its record's time where it says nothing that is a time."""
+    ts = head.get("ts")
+    return ts if type(ts) is int and 0 < ts < _MS_MAX else ts_ms
+
+
+_MS_MAX = 253_402_300_800_000
+"""The end of the year 9999."""
 
 
 def version_name(table: str, begun_ms: int) -> str:
@@ -180,9 +244,10 @@ class Version:
     segments: list[tuple[int, int | None]]
     schemas: list[tuple[int, dict[str, FieldType]]]
     settings: Settings
+    keys: list[tuple[int, tuple[str, ...]]]
     deletes: list[int] = field(default_factory=list)
     appended: int = 0
-    last_fields: dict[str, str] | None = None
+    last_fields: object = None
 
     def view(self, cut: int) -> VersionView:
         """This version with everything before `cut`, which is not before the fold's position."""
@@ -194,17 +259,27 @@ class Version:
             self.settings,
             tuple(self.deletes),
             self.appended,
+            tuple(self.keys),
         )
 
-    def widen(self, offset: int, fields: dict[str, str]) -> None:
-        """From `offset` on the version holds `fields` too."""
-        if fields == self.last_fields:
+    def widen(self, offset: int, head: Head) -> None:
+        """From `offset` on the version holds the fields of `head` too."""
+        fields = head.get("fields")
+        if fields is None or fields == self.last_fields:
             return
         self.last_fields = fields
         now = self.schemas[-1][1] if self.schemas else {}
-        joined = join_schemas(now, parse_fields(fields))
+        joined = join_schemas(now, message_fields(head))
         if joined != now or list(joined) != list(now):
             self.schemas.append((offset, joined))
+
+    def set_key(self, offset: int, key: tuple[str, ...]) -> None:
+        """From `offset` on `key` is the unique key."""
+        if key != self.settings.unique_on:
+            self.settings = replace(self.settings, unique_on=key)
+            if self.keys[-1][0] == offset:
+                self.keys.pop()
+            self.keys.append((offset, key))
 
 
 class TableFold:
@@ -250,18 +325,16 @@ class TableFold:
         if not head.get("quiet"):
             self.last_by_writer[str(head.get("node", ""))] = offset
         if kind in DATA_KINDS:
-            version = self.active or self._begin(offset, head.get("ts") or ts_ms, head.get("settings"))
-            if kind == "webhook":
-                version.widen(offset, WEBHOOK_FIELDS if "request_key" not in head else REQUEST_FIELDS)
-            elif "fields" in head:
-                version.widen(offset, head["fields"])
-            if "key" in head:
-                version.settings = replace(version.settings, unique_on=tuple(head["key"]))
-            version.appended += int(head.get("n", 0))
+            version = self.active or self._begin(offset, message_ms(head, ts_ms), head.get("settings"))
+            version.widen(offset, head if kind != "webhook" else _POSTED if "request_key" not in head else _REQUESTED)
+            if "key" in head and _are_names(head["key"]):
+                version.set_key(offset, tuple(head["key"]))
+            rows = head.get("n")
+            version.appended += rows if type(rows) is int and rows > 0 else 0
         elif kind == "version":
             self._end(offset)
-            version = self._begin(offset, head.get("begun_ms") or head.get("ts") or ts_ms, head.get("settings"))
-            version.widen(offset, head.get("fields", {}))
+            begun_ms = message_ms({"ts": head.get("begun_ms")}, message_ms(head, ts_ms))
+            self._begin(offset, begun_ms, head.get("settings")).widen(offset, head)
         elif kind == "activate":
             named = self.versions.get(str(head.get("name")))
             if named is not None and named is not self.active:
@@ -272,16 +345,17 @@ class TableFold:
             self._end(offset)
         elif kind == "truncate" and self.active:
             self.active.segments = [(offset, None)]
+            self.active.keys = [(offset, self.active.settings.unique_on)]
             self.active.deletes.clear()
             self.active.appended = 0
         elif kind == "delete" and self.active:
             self.active.deletes.append(offset)
 
-    def _begin(self, offset: int, ts_ms: int, settings: Mapping[str, Any] | None) -> Version:
+    def _begin(self, offset: int, ts_ms: int, given: object) -> Version:
         self._last_ms = begun_ms = max(ts_ms, self._last_ms + 1)  # two in a millisecond still have names that grow
-        version = Version(
-            version_name(self.table, begun_ms), begun_ms, [(offset, None)], [], Settings.from_json(settings)
-        )
+        settings = Settings.from_message(given)
+        key = (offset, settings.unique_on)
+        version = Version(version_name(self.table, begun_ms), begun_ms, [(offset, None)], [], settings, [key])
         self.versions[version.name] = self.active = version
         if len(self.versions) > VERSIONS_MAX:
             del self.versions[next(iter(self.versions))]
@@ -321,6 +395,7 @@ class TableFold:
                 list(view.segments),
                 [(offset, dict(fields)) for offset, fields in view.schemas],
                 view.settings,
+                list(view.keys),
                 list(view.deletes),
                 view.appended,
             )

@@ -14,14 +14,19 @@ from __future__ import annotations
 
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tailrace.errors import RejectedError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
-__all__ = ["ROWS_PER_MESSAGE_MAX", "BadIdError", "IdMaker", "RowPlace", "parse_id"]
+    Places: TypeAlias = NDArray[np.int64]
+    """For each row `offset << 16 | row`: one number for its place in the topic, which grows along the log."""
+
+__all__ = ["ROWS_PER_MESSAGE_MAX", "BadIdError", "IdMaker", "RowPlace", "parse_id", "place_number", "places_of"]
 
 ROWS_PER_MESSAGE_MAX = 1 << 16
 """Most rows in one message: the row's number has 16 bits in an id."""
@@ -95,12 +100,73 @@ class IdMaker:
         """The id of one row."""
         return self.prefix(offset) + (self._first if row == 0 else self.tails(row + 1)[row])
 
-    def array(self, offset: int, rows: int, start: int = 0) -> pa.StringArray:
-        """The ids of rows `start <= row < rows` of one message: an Arrow string array."""
+    def array(self, places: Places) -> pa.StringArray:
+        """The ids of many rows at once: an Arrow string array."""
+        import numpy as np
         import pyarrow as pa
 
-        prefix = self.prefix(offset)
-        return pa.array([prefix + tail for tail in self.tails(rows)[start:rows]], pa.string())
+        count = len(places)
+        pairs = _pair_codes()
+        text = np.empty((count, 13), np.uint16)  # two characters each
+        sample = np.frombuffer(self.id_at(0, 0).encode(), np.uint16)
+        text[:, :5] = sample[:5]
+        text[:, 11:] = sample[11:]  # the last 20 bits are the same in all rows
+        partition, _ = self._key
+        for pair, bits in ((5, places >> 46), (6, places >> 36), (7, places >> 26), (8, places >> 16)):
+            text[:, pair] = pairs[bits & 1023]
+        rows = (places & 0xFFFF) << 4 | partition >> 4
+        text[:, 9] = pairs[rows >> 10]
+        text[:, 10] = pairs[rows & 1023]
+        starts = np.arange(0, 26 * count + 1, 26, dtype=np.int32)
+        buffers = [None, pa.py_buffer(starts.data), pa.py_buffer(text.data)]
+        return pa.Array.from_buffers(pa.string(), count, buffers)  # type: ignore[return-value]
+
+
+def place_number(offset: int, row: int) -> int:
+    """A place as one number, see `Places`. A place before the log is before all others."""
+    return max(offset, -1) << 16 | min(max(row, 0), ROWS_PER_MESSAGE_MAX - 1)
+
+
+def places_of(ids: pa.ChunkedArray[pa.StringScalar] | pa.Array[pa.StringScalar]) -> Places:
+    """The places that ids name; `BadIdError` (rejected) where one of them is no id."""
+    import numpy as np
+    import pyarrow as pa
+
+    chunks = ids.chunks if isinstance(ids, pa.ChunkedArray) else [ids]
+    values = _character_values()
+    found = [np.empty(0, np.int64)]
+    for chunk in chunks:
+        if len(chunk) == 0:
+            continue
+        buffers: Any = chunk.cast(pa.string()).buffers()
+        _, starts, text = buffers
+        bounds = np.frombuffer(starts, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+        if chunk.null_count or (np.diff(bounds) != 26).any():
+            raise BadIdError(str(next((each for each in chunk.to_pylist() if len(each or "") != 26), None)))
+        characters = values[np.frombuffer(text, np.uint8)[bounds[0] : bounds[-1]].reshape(-1, 26)]
+        if (characters > 31).any():
+            raise BadIdError(chunk[int(np.argmax((characters > 31).any(axis=1)))].as_py())
+        place = np.zeros(len(chunk), np.int64)
+        for at in range(10, 21):  # 8 characters of the offset, 3 of the row, whose last bit is in the next one
+            place = place << 5 | characters[:, at]
+        found.append(place << 1 | characters[:, 21] >> 4)
+    return np.concatenate(found)
+
+
+@lru_cache(maxsize=1)
+def _pair_codes() -> NDArray[np.uint16]:
+    import numpy as np
+
+    return np.frombuffer("".join(_PAIRS).encode(), np.uint16)
+
+
+@lru_cache(maxsize=1)
+def _character_values() -> NDArray[np.uint8]:
+    import numpy as np
+
+    values = np.full(256, 255, np.uint8)
+    values[np.frombuffer(_ALPHABET.encode(), np.uint8)] = np.arange(32)
+    return values
 
 
 def parse_id(text: str) -> RowPlace:

@@ -127,9 +127,9 @@ def split_head(value: bytes | None) -> Head:
         head = orjson.loads(value if at < 0 else value[:at] + b"}")
     except orjson.JSONDecodeError:
         return _UNREADABLE
-    if not isinstance(head, dict):
+    if not isinstance(head, dict) or type(head.get("kind")) is not str:
         return _UNREADABLE
-    if at >= 0 and "n" not in head:  # a foreign producer's: count its rows
+    if at >= 0 and type(head.get("n")) is not int:  # a foreign producer's: count its rows
         head["n"] = _count_rows(value)
     return head
 
@@ -149,7 +149,7 @@ def decode_messages(batch: Messages) -> list[Head]:
             raise ValueError
     except ValueError:  # a foreign producer wrote something odd: find out which
         docs = [_decode_one(value) for value in batch.values()]
-    return [doc if type(doc) is dict else _UNREADABLE for doc in docs]
+    return [doc if type(doc) is dict and type(doc.get("kind")) is str else _UNREADABLE for doc in docs]
 
 
 def _decode_one(value: bytes) -> object:

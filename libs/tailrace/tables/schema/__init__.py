@@ -13,9 +13,12 @@ from tailrace.tables.schema.arrow import (
     conform_arrow,
     fields_of_arrow,
     infer_arrow,
+    null_column,
     rows_to_arrow,
+    widen_column,
 )
 from tailrace.tables.schema.cast import cast_value, caster
+from tailrace.tables.schema.columns import columns_to_arrow, rows_to_columns
 from tailrace.tables.schema.errors import DuplicateColumnError, SchemaFileError, ValueCastError
 from tailrace.tables.schema.frames import arrow_to_dataframe, frame_to_arrow, infer_frame
 from tailrace.tables.schema.infer import infer_fields, infer_type, infer_values
@@ -85,6 +88,7 @@ __all__ = [
     "cast_arrow",
     "cast_value",
     "caster",
+    "columns_to_arrow",
     "compile_decoder",
     "conform_arrow",
     "decimal_digits",
@@ -105,15 +109,18 @@ __all__ = [
     "json_document",
     "json_text",
     "make_type",
+    "null_column",
     "parse_schema",
     "parse_type",
     "plain",
     "rows_to_arrow",
+    "rows_to_columns",
     "schema_from_mapping",
     "shown_type",
     "stored_names",
     "stored_schema",
     "to_stored",
+    "widen_column",
     "widen_value",
     "widener",
 ]

@@ -62,7 +62,9 @@ __all__ = [
     "conform_arrow",
     "fields_of_arrow",
     "infer_arrow",
+    "null_column",
     "rows_to_arrow",
+    "widen_column",
 ]
 
 _TYPE_KEY = b"tailrace.type"
@@ -257,7 +259,7 @@ def cast_arrow(table: pa.Table, from_fields: Mapping[str, FieldType], to_fields:
     columns: list[Any] = []
     for name, to_type in to_fields.items():
         if name in from_fields:
-            columns.append(_widen_column(table.column(name), name, from_fields[name], to_type))
+            columns.append(widen_column(table.column(name), from_fields[name], to_type))
         else:
             columns.append(null_column(len(table), to_type))
     return pa.Table.from_arrays(columns, schema=arrow_schema(to_fields))
@@ -281,7 +283,8 @@ _SAME_IN_ARROW = {
 }
 
 
-def _widen_column(column: Column, name: str, from_type: FieldType, to_type: FieldType) -> Any:
+def widen_column(column: Column, from_type: FieldType, to_type: FieldType) -> Any:
+    """A column of one type as one of a wider type, each value as `widen_value` makes it."""
     widen = widener(from_type, to_type)
     physical = arrow_type(to_type)
     if column.null_count == len(column):
@@ -350,7 +353,7 @@ def conform_column(column: Column, name: str, to_type: FieldType) -> Any:
     if from_type == to_type:
         return column
     if join(from_type, to_type) == to_type:
-        return _widen_column(column, name, from_type, to_type)
+        return widen_column(column, from_type, to_type)
     if {from_type, to_type} == {DATETIME, DATETIME_TZ}:
         return column.cast(arrow_type(to_type))
     if from_type == TEXT and arrow_type(to_type) == column.type and not is_json(to_type) and to_type != UNKNOWN:

@@ -89,28 +89,38 @@ def to_stored(table: pa.Table, fields: Mapping[str, FieldType], *, id_column: st
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def from_stored(table: pa.Table, fields: Mapping[str, FieldType], *, id_column: str | None = None) -> pa.Table:
+def from_stored(
+    table: pa.Table,
+    fields: Mapping[str, FieldType],
+    *,
+    id_column: str | None = None,
+    columns: Collection[str] | None = None,
+) -> pa.Table:
     """The inverse of `to_stored`: a table with the columns of `arrow_schema(fields)`, and the ids at its end.
 
     Columns are found by name, in any order and among others; one that a file does not have (it is older than the
-    field) is NULL. Dictionaries are decoded.
+    field) is NULL, the ids are left out. With `columns` only these of the fields are taken.
     """
     import pyarrow as pa
 
+    names = stored_names(fields, id_column=id_column)
+    if columns is not None:
+        fields = {name: kind for name, kind in fields.items() if name in columns}
     schema = arrow_schema(fields)
     there = set(table.column_names)
-    columns: list[Any] = []
-    for (name, stored), kind in zip(stored_names(fields, id_column=id_column).items(), fields.values(), strict=True):
+    arrays: list[Any] = []
+    for name, kind in fields.items():
+        stored = names[name]
         if stored not in there:
-            columns.append(null_column(table.num_rows, kind))
+            arrays.append(null_column(table.num_rows, kind))
         elif kind.name in _TEXT_FORMS:
-            columns.append(_from_text(table.column(stored), kind))
+            arrays.append(_from_text(table.column(stored), kind))
         else:
-            columns.append(table.column(stored).cast(schema.field(name).type))
-    if id_column is not None:
+            arrays.append(table.column(stored).cast(schema.field(name).type))
+    if id_column is not None and id_column in there:
         schema = schema.append(pa.field(id_column, pa.string()))
-        columns.append(table.column(id_column).cast(pa.string()))
-    return pa.Table.from_arrays(columns, schema=schema)
+        arrays.append(table.column(id_column).cast(pa.string()))
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def _stored_type(field_type: FieldType) -> pa.DataType:
