@@ -16,7 +16,7 @@ from tailrace.lake import LakeLimits, VersionTable
 from tailrace.snapshotter import service, work
 from tailrace.snapshotter.__main__ import main
 
-LIMITS = LakeLimits(files_joined_min=3, checkpoint_every=3, commits_kept=6, removed_kept=timedelta(0))
+LIMITS = LakeLimits(files_joined_min=3, checkpoint_every=3, commits_kept=20, removed_kept=timedelta(minutes=5))
 
 
 def begin_at(position_of: Any) -> None:
@@ -64,7 +64,7 @@ def commit_the_place_first() -> None:
 
 FAULTS = {
     "group position as truth": lambda: begin_at(lambda each: each.place),
-    "no overlap cut": lambda: begin_at(lambda each: 0),
+    "no overlap cut": lambda: begin_at(lambda each: 1),
     "fresh handle for the write": commit_through_a_fresh_handle,
     "place before the lake": commit_the_place_first,
 }

@@ -66,7 +66,7 @@ class LakeSiege:
         now_ms = int(time.time() * 1000)
         chance = self.random.random
         self._rows(PLAIN, now_ms, self.random.randint(1, 5))
-        if chance() < 0.02:
+        if chance() < 0.002:
             self._append(PLAIN, message({"kind": "truncate", "ts": now_ms}))
         self._rows(KEYED, now_ms, self.random.randint(1, 5), key=["number"], numbers=30)
         if chance() < 0.1:
@@ -145,18 +145,23 @@ class LakeSiege:
     def errors(self) -> str:
         return (self.folder / "stderr").read_text(errors="replace")
 
-    def settle(self, *faults: str) -> None:
+    def settle(self, *faults: str, patience_s: float = PATIENCE_S) -> None:
         """Stop the load, and let one that is not killed finish."""
         self._over.set()
         if self._load is not None:
             self._load.join()
         process = self.start(*faults, idle_exit_s=0.5)
-        assert process.wait(PATIENCE_S) == 0, self.errors
+        try:
+            assert process.wait(patience_s) == 0, self.errors
+        except subprocess.TimeoutExpired:
+            process.kill()
+            assert process.stdout is not None
+            raise PromiseBrokenError(f"it does not come to an end: {process.stdout.read().decode()[-2000:]}") from None
 
-    def wait_for_commits(self, count: int, topic: str = PLAIN) -> None:
+    def wait_for_commits(self, count: int, topic: str = PLAIN, *, patience_s: float = PATIENCE_S) -> None:
         """Until the Delta tables of `topic` have got so many more commits."""
         wanted = self._commits(topic) + count
-        wait_for(lambda: self._commits(topic) >= wanted, f"{count} commits for {topic}\n{self.errors}")
+        wait_for(lambda: self._commits(topic) >= wanted, f"{count} commits for {topic}\n{self.errors}", patience_s)
 
     def _commits(self, topic: str) -> int:
         """The highest number of each table's Delta log; commits stay as files for a while."""
@@ -227,8 +232,8 @@ class LakeSiege:
             raise PromiseBrokenError(what)
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
+def wait_for(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
+    deadline_s = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline_s, what
         time.sleep(0.02)

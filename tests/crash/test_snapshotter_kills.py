@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,17 +72,17 @@ def test_kills_at_random_on_kafka(kafka_siege: LakeSiege, kills: int) -> None:
 
 def test_two_that_both_take_a_table_for_theirs(siege: LakeSiege) -> None:
     """Each thinks that it is alone; one of them is killed now and then."""
-    fight(siege, rounds=3)
+    fight(siege, rounds=2)
     siege.settle()
     assert siege.check() > 30
 
 
-def fight(siege: LakeSiege, *faults: str, rounds: int) -> None:
+def fight(siege: LakeSiege, *faults: str, rounds: int, patience_s: float = 60) -> None:
     siege.begin_load()
     first = siege.start(*faults, instance="first")
     for _ in range(rounds):
         second = siege.start(*faults, instance="second")
-        siege.wait_for_commits(20)
+        siege.wait_for_commits(12, patience_s=patience_s)
         first.kill()
         first = second
     first.kill()
@@ -92,7 +93,7 @@ def test_a_share_moves_when_its_owner_dies(siege: LakeSiege) -> None:
     siege.begin_load()
     sharing = {"shared": True, "share_timeout_s": 2.0}
     first, second = (siege.start(instance=name, **sharing) for name in ("first", "second"))
-    siege.wait_for_commits(20)
+    siege.wait_for_commits(12)
     first.kill()
     for topic in TOPICS:
         siege.wait_for_commits(2, topic)
@@ -109,14 +110,15 @@ def test_a_planted_fault_is_found(siege: LakeSiege, fault: str) -> None:
     """A check that no fault can fail checks nothing."""
     for _ in range(3):
         siege.die_at("place-too-early:3" if fault == "place before the lake" else "lake-committed:3", fault)
-    siege.settle(fault)
     with pytest.raises(PromiseBrokenError):
+        siege.settle(fault, patience_s=8)
         siege.check()
 
 
 def test_a_rival_that_is_not_looked_at_is_found(siege: LakeSiege) -> None:
     """Writing through another handle than the one that was looked at puts rows there twice."""
-    fight(siege, "fresh handle for the write", rounds=3)
-    siege.settle()
+    with contextlib.suppress(AssertionError):  # it may well come to a stop
+        fight(siege, "fresh handle for the write", rounds=2, patience_s=15)
     with pytest.raises(PromiseBrokenError):
+        siege.settle(patience_s=8)
         siege.check()

@@ -232,7 +232,8 @@ class TableWork:
         limits, runtime = self._limits, self._runtime
         if files_to_join(snapshot.files, limits):
             compact(table, limits=limits, runtime=runtime)
-            snapshot = replace(table.snapshot(), position=snapshot.position)
+            joined = table.snapshot()  # a rival may have gone on meanwhile
+            snapshot = replace(joined, position=max(joined.position, snapshot.position))
         before = self._commits.get(snapshot.version, table.delta_version)
         self._commits[snapshot.version] = table.delta_version
         if before // limits.checkpoint_every != table.delta_version // limits.checkpoint_every:
