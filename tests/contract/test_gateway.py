@@ -19,7 +19,7 @@ from table_reading import fold_topic, reader_of
 from tailrace.gateway import Gateway, GatewaySettings, RateLimit, WebhookRoute
 from tailrace.log import Log, Partition, TopicSpec, open_log
 from tailrace.runtime import SYSTEM, ManualClock, Runtime
-from tailrace.tables import split_head
+from tailrace.tables import Answer, split_head
 
 ORDERS = Partition("shop.orders")
 ASKS = Partition("shop.asks")
@@ -253,8 +253,9 @@ async def test_a_request_waits_for_its_answer(door: Door) -> None:
     while not (rows := door.rows(ASKS)):
         await asyncio.sleep(0.005)
     key = rows[0]["patterns_request_key"]
-    door.gateway.respond(key, {"answer": 42})
-    door.gateway.respond(key, {"answer": "too late"})
+    assert door.gateway.respond(Answer(key=key, payload={"answer": 42}))
+    door.gateway.respond(Answer(key=key, payload={"answer": "too late"}))
+    assert not door.gateway.respond(Answer(key="another", payload={}))
     assert await post == (200, b'{"answer":42}')
 
 

@@ -174,6 +174,13 @@ def test_a_form_may_be_in_an_older_encoding() -> None:
     assert refused(b"no form", FORM).status == 400
 
 
+def test_json_that_is_called_a_form_is_json() -> None:
+    """`curl -d '{"a": 1}'` says form; a form would have its brackets in percent-encoding."""
+    assert decode(b' {"a": "b&c=d"}', FORM, LIMITS).rows == [{"a": "b&c=d"}]
+    assert decode(b"[1, 2]", FORM, LIMITS).rows == [1, 2]
+    assert refused(b"{a}", FORM).status == 400
+
+
 def bare_deflate(data: bytes) -> bytes:
     deflater = zlib.compressobj(wbits=-15)
     return deflater.compress(data) + deflater.flush()

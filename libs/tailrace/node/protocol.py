@@ -26,7 +26,7 @@ Worker to host. Requests are answered by one `reply`, in order; the others are n
              only: what a rollback could still take back stays in the worker
     commit   {progress}: request -> {cuts: {table: offset}, part}: commits what was written so far with this progress
              (`Progress`). Then tables that this run wrote are read as of the new cut, and `part` counts up
-    respond  {key, payload}: the answer to a webhook request that waits
+    respond  {key, payload, status?, headers?}: the answer to a webhook request that waits
     log      {level, text}: a line for the run's log, from us rather than from the node's own output
     result   {} + payload: a piece of the answer of a `query` or `read` order
     end      {outcome}: the run is over: `Outcome`. What was written since the last commit belongs to it

@@ -7,6 +7,7 @@ The values are kept as the bytes that came in (RFC 8259); what JSON leaves open 
 - `NaN`, `Infinity` and numbers past the range of a double are no JSON that every reader takes: refused. Long ones
   are kept with all their digits.
 - Half of a surrogate pair (`"\\ud800"`) is no text: refused.
+- A form that begins with a bracket is JSON: no form does, and `curl -d` calls everything a form.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def decode(body: bytes, content_type: str | None, limits: BodyLimits) -> Posted:
     if len(body) > limits.body_bytes_max:
         raise RefusedError(413, "too_large", f"the body is over {limits.body_bytes_max} bytes: send it in parts")
     kind, charset = _kind(content_type) if content_type else ("json", None)
-    if kind == "form":
+    if kind == "form" and not body.lstrip().startswith((b"{", b"[")):
         return _form(body, charset or "utf-8", limits)
     if body.startswith(_BOM):
         body = body[3:]
@@ -118,7 +119,7 @@ def decode(body: bytes, content_type: str | None, limits: BodyLimits) -> Posted:
         raise RefusedError(
             413, "too_large", f"the body has more than {limits.containers_max} objects and arrays: send it in parts"
         )
-    posted = _json(body, limits) if kind == "json" else _lines(body, limits)
+    posted = _lines(body, limits) if kind == "lines" else _json(body, limits)
     if openers > limits.depth_max and _depth(posted.rows, limits.depth_max) > limits.depth_max:
         raise RefusedError(400, "body", f"the body is nested deeper than {limits.depth_max} levels")
     return posted

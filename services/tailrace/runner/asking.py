@@ -56,7 +56,7 @@ async def ask(
     start = StartRun(slot=order.node, run=0, reasons=(), rows_max=0, share_ms=0)
     run = Run(order.node, start, order, now_ms, {}, dict(pinned))
     pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=PIECES_MAX)
-    desk = Desk(run, tails, _nothing, _nothing, lambda key, payload: None, pieces.put)
+    desk = Desk(run, tails, _nothing, _nothing, lambda answer: None, pieces.put)
     worker, link = await hire()
     talk = asyncio.ensure_future(_talk(worker, link, desk, order))
     try:

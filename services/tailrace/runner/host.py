@@ -57,6 +57,7 @@ from tailrace.engine import (
 from tailrace.errors import RejectedError, RetriableError, TailraceError
 from tailrace.log import FencedError, Log, NewRecord, Offset, OffsetRange, OutcomeUnknownError, Partition, scan
 from tailrace.node.protocol import Outcome, RunOrder
+from tailrace.runner.answers import AnswerSender
 from tailrace.runner.asking import ask, question
 from tailrace.runner.catalog import Catalog, FetchSnapshot
 from tailrace.runner.deadletters import record_in_hand
@@ -74,7 +75,7 @@ from tailrace.runner.tails import Pin
 from tailrace.runner.transaction import build
 from tailrace.runner.workers import Worker, WorkerLimits, WorkerPool, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
-from tailrace.tables import VersionView
+from tailrace.tables import Answer, VersionView
 
 __all__ = ["Host", "UnknownNodeError"]
 
@@ -100,7 +101,8 @@ class Host:
     Args:
         log: where everything is; the host does not close it.
         data_dir: folder for staged files and the workers' own.
-        respond: called with (key, payload) when a node answers a webhook's request.
+        respond: called with a node's answer to a webhook's request; whether a gateway in this process held it. Others get
+            theirs by the log.
         failed: called once when the host must stop: another host has taken over, or a bug of ours.
         fetch: brings the files of a snapshot to this machine; without it nothing is read from a lake.
     """
@@ -112,7 +114,7 @@ class Host:
         data_dir: Path,
         runtime: Runtime,
         settings: RunnerSettings | None = None,
-        respond: Callable[[str, Any], None] = lambda key, payload: None,
+        respond: Callable[[Answer], bool] = lambda answer: False,
         failed: Callable[[BaseException], None] = lambda error: None,
         fetch: FetchSnapshot | None = None,
     ) -> None:
@@ -124,6 +126,7 @@ class Host:
         self._staging = data_dir / "staging"
         self._runtime = runtime
         self._respond = respond
+        self._answers = AnswerSender(log, runtime.clock, self._call)
         self._failed = failed
         self._engine = Engine(
             shards=self.settings.shards,
@@ -221,6 +224,7 @@ class Host:
             async with asyncio.timeout(2):
                 await self._catalog.save_indexes()
                 await self.journal.close()
+                await self._answers.close()
         await self._pool.close()
         self._watch.close()
         self._shards.close()
@@ -383,6 +387,10 @@ class Host:
                     self._post(Triggered(now_ms=self._now(), slot=slot, offset=int(record.offset)))
         self._triggers[topic] = end
 
+    def _answer(self, graph: str, answer: Answer) -> None:
+        if not self._respond(answer):
+            self._spawn(self._answers.send(graph, answer))
+
     # -- runs -----------------------------------------------------------------------------------------------------
 
     async def _run(self, slot: Slot, start: StartRun) -> None:
@@ -397,7 +405,7 @@ class Host:
                 self._catalog,
                 slot.settled.wait,
                 lambda: self._checkpoint(slot, run),
-                self._respond,
+                lambda answer: self._answer(slot.deployed.graph, answer),
                 say=lambda level, text: self._say(slot, run.order.run, "tailrace", f"{level}: {text}"),
                 record_bytes_max=self.log.limits.record_bytes_max,
             )

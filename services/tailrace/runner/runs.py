@@ -18,7 +18,7 @@ from tailrace.runner.deadletters import InHand
 from tailrace.runner.journal import RunEntry
 from tailrace.runner.past import Held
 from tailrace.runner.tails import Pin, TableTail, sendable
-from tailrace.tables import Snapshot, VersionView
+from tailrace.tables import Answer, Snapshot, VersionView
 
 __all__ = ["Desk", "Link", "Piece", "ProtocolError", "Run", "TooLargeError", "Write", "check_sizes"]
 
@@ -147,7 +147,7 @@ class Desk:
     Args:
         settle: waits until the commits of the slot's earlier runs are done.
         checkpoint: commits what the run has closed so far, and waits for it.
-        respond: passes the answer to a webhook's request on.
+        respond: passes a node's answer to a webhook's request on.
         result: takes a piece of the answer of a `query` or `read` order.
     """
 
@@ -157,7 +157,7 @@ class Desk:
         tails: Tails,
         settle: Callable[[], Awaitable[Any]],
         checkpoint: Callable[[], Awaitable[None]],
-        respond: Callable[[str, Any], None],
+        respond: Callable[[Answer], None],
         result: Callable[[bytes], Awaitable[None]] | None = None,
         say: Callable[[str, str], None] = lambda level, text: None,
         record_bytes_max: int = 8 << 20,
@@ -195,7 +195,7 @@ class Desk:
             case "commit":
                 return await self._commit(header)
             case "respond":
-                self._respond(header["key"], header["payload"])
+                self._respond(Answer.of(header))
             case "log":
                 self._say(str(header["level"]), str(header["text"]))
             case "result" if self._result is not None:
