@@ -38,6 +38,27 @@ class LakeStatus:
             "tables": await asyncio.to_thread(self._tables, graphs, settings),
         }
 
+    async def versions(self, topic: str) -> dict[str, dict[str, Any]]:
+        """What of a table's versions lies in the lake, by their names; "" tells where the log begins."""
+        return await asyncio.to_thread(self._versions, topic)
+
+    def _versions(self, topic: str) -> dict[str, dict[str, Any]]:
+        partition = Partition(topic)
+        infos = self._log.topics(topic)
+        place = self._log.places(GROUP, [partition]).get(partition)
+        entry = read_index(self._log, topic.partition(".")[0], infos).get(topic, IndexEntry())
+        found: dict[str, dict[str, Any]] = {"": {"log_start": self._log.starts([partition])[partition]}}
+        for name, snapshot in entry.snapshots.items():
+            found[name] = {
+                "rows": snapshot.rows,
+                "files": len(snapshot.files),
+                "bytes": sum(file.size_bytes for file in snapshot.files),
+                "folder": snapshot.folder,
+                "position": snapshot.position,
+                "complete": place is not None and place.offset >= self._log.ends([partition])[partition],
+            }
+        return found
+
     async def collect(self, app: str | None, *, dry_run: bool) -> list[dict[str, Any]]:
         """What goes, or would go."""
         answer: list[dict[str, Any]] = await self._keeper.ask("gc", graphs=self._graphs(app), dry_run=dry_run)

@@ -24,6 +24,11 @@ CELL_CHARACTERS_MAX = 80
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "ndjson", ".ndjson": "ndjson", ".parquet": "parquet"}
 
 Name = Annotated[str, typer.Argument(metavar="TABLE", help="Its name in graph.yml.")]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="TIME", help='As it was then: "2026-01-31 12:00", local time, or with a zone.'),
+]
+Run = Annotated[str | None, typer.Option("--run", metavar="RUN", help="As a run read it; `tailrace runs` lists them.")]
 Version = Annotated[str | None, typer.Option("--version", help="A table version by name; else the active one.")]
 
 table = typer.Typer(
@@ -72,19 +77,22 @@ def head(
     name: Name,
     last: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 10,
     version: Version = None,
+    at: At = None,
+    run: Run = None,
     app: App = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """The first rows of a Table.
+    """The first rows of a Table, as it is or as it was.
 
     \b
     tailrace table head orders -n 3
+    tailrace table head orders --at "2026-01-31 12:00"
     tailrace table head orders --json | jq '.[0]'
     """
     from tailrace.cli.client import Client
 
-    rows = _rows(Client(data), name, limit=last, version=version, app=app)
+    rows = _rows(Client(data), name, limit=last, version=version, app=app, at_ms=_moment_ms(at), run=run)
     _print_rows(rows, as_json=as_json)
 
 
@@ -126,7 +134,7 @@ def dead_letters(
 
 @table.command()
 def versions(name: Name, app: App = None, data: Data = None, as_json: Json = False) -> None:
-    """The table versions of a Table, oldest first.
+    """The table versions of a Table, oldest first, and where each lies.
 
     \b
     tailrace table versions totals
@@ -146,11 +154,41 @@ def versions(name: Name, app: App = None, data: Data = None, as_json: Json = Fal
                 "active" if each["active"] else "",
                 moment(each["begun_ms"]),
                 f"{each['rows']:,}" if each["rows"] is not None else "?",
+                f"{each['lake']['bytes']:,}" if each["lake"] is not None else "",
+                _where(each),
                 short(", ".join(f"{field} {kind}" for field, kind in each["fields"].items()), CELL_CHARACTERS_MAX),
             )
             for each in found
         ]
-        print_table(("version", "", "begun", "rows", "fields"), rows, right=("rows",))
+        print_table(("version", "", "begun", "rows", "bytes", "where", "fields"), rows, right=("rows", "bytes"))
+
+
+def _where(version: dict[str, Any]) -> str:
+    places = [name for name, there in (("lake", version["lake"] is not None), ("log", version["in_log"])) if there]
+    return " and ".join(places) or "gone"
+
+
+@table.command()
+def restore(
+    name: Name,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="As `tailrace table versions` names it.")],
+    app: App = None,
+    data: Data = None,
+    as_json: Json = False,
+) -> None:
+    """Make an earlier table version the active one again. Nodes that read the Table run.
+
+    \b
+    tailrace table versions totals
+    tailrace table restore totals totals_01k3x9v2qd
+    """
+    from tailrace.cli.client import Client
+
+    done = Client(data).post(f"tables/{quote(name, safe='')}/restore", {"version": version, "app": app})
+    if as_json:
+        print_json(done)
+    else:
+        say(f"{version} is the active version of {name}")
 
 
 @table.command()
@@ -197,13 +235,16 @@ def export(
 
 def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="One SELECT; - reads it from standard input.")],
+    at: At = None,
+    run: Run = None,
     app: App = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Ask the Tables of an app with SQL, in PostgreSQL's dialect.
+    """Ask the Tables of an app with SQL, in PostgreSQL's dialect; with --at all of them as of one moment.
 
     \b
+    tailrace sql "select count(*) from orders" --at 2026-01-31T12:00Z
     tailrace sql "select kind, count(*) from events group by 1 order by 2 desc"
     tailrace sql - --json < report.sql
     """
@@ -212,10 +253,24 @@ def sql(
     text = sys.stdin.read() if query == "-" else query
     if not text.strip():
         raise UsageError("the query is empty", 'for example: tailrace sql "select 1"')
-    answer = Client(data).post("sql", {"sql": text, "app": app})
+    answer = Client(data).post("sql", {"sql": text, "app": app, "at_ms": _moment_ms(at), "run": run})
     names = _different([column["name"] for column in answer["columns"]])
     rows = [dict(zip(names, values, strict=True)) for values in answer["rows"]]
     _print_rows(rows, as_json=as_json, columns=names)
+
+
+def _moment_ms(text: str | None) -> int | None:
+    """Milliseconds since 1970 of a moment as people write it; without a zone it is local time."""
+    from datetime import datetime
+
+    if text is None:
+        return None
+    try:
+        return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
+    except ValueError:
+        raise UsageError(
+            f"{text!r} is no moment", 'write it as "2026-01-31 12:00", or with a zone: 2026-01-31T12:00:00+01:00'
+        ) from None
 
 
 def _rows(client: Any, name: str, **query: Any) -> list[dict[str, Any]]:

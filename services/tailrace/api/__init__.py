@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tailrace.api.local import LocalApi, RunnerView
+from tailrace.api.local import LakeView, LocalApi, RunnerView, VersionGoneError
 
-__all__ = ["LocalApi", "RunnerView"]
+__all__ = ["LakeView", "LocalApi", "RunnerView", "VersionGoneError"]

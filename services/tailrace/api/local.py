@@ -16,7 +16,17 @@ from aiohttp import web
 
 from tailrace.errors import RejectedError, RetriableError, TailraceError
 
-__all__ = ["LakeView", "LocalApi", "RunnerView"]
+__all__ = ["LakeView", "LocalApi", "RunnerView", "VersionGoneError"]
+
+
+class VersionGoneError(RejectedError):
+    """A version's rows were let go of."""
+
+    def __init__(self, table: str, version: str) -> None:
+        self.table, self.version = table, version
+        super().__init__(
+            f"the rows of {version} of table {table!r} are gone: it was superseded for longer than the retention"
+        )
 
 
 class RunnerView(Protocol):
@@ -46,11 +56,17 @@ class RunnerView(Protocol):
 
     async def versions(self, table: str, app: str | None) -> list[dict[str, Any]]: ...
 
-    def read(self, table: str, app: str | None, arguments: Mapping[str, Any]) -> AsyncIterator[bytes]:
-        """A table's rows in the wanted format."""
+    async def restore(self, table: str, app: str | None, version: str) -> dict[str, Any]:
+        """Make an earlier version the active one again."""
         ...
 
-    def query(self, sql: str, app: str | None) -> AsyncIterator[bytes]:
+    def read(
+        self, table: str, app: str | None, arguments: Mapping[str, Any], *, at_ms: int | None, run: str | None
+    ) -> AsyncIterator[bytes]:
+        """A table's rows in the wanted format, as they are, were at a moment, or were for a run."""
+        ...
+
+    def query(self, sql: str, app: str | None, *, at_ms: int | None, run: str | None) -> AsyncIterator[bytes]:
         """The answer of a query, as one JSON document."""
         ...
 
@@ -60,6 +76,10 @@ class LakeView(Protocol):
 
     async def status(self, app: str | None) -> dict[str, Any]:
         """Each table: how far it is in the lake, and what is wrong."""
+        ...
+
+    async def versions(self, topic: str) -> dict[str, dict[str, Any]]:
+        """What of a table's versions lies in the lake, by their names; "" tells where the log begins."""
         ...
 
     async def collect(self, app: str | None, *, dry_run: bool) -> list[dict[str, Any]]:
@@ -92,6 +112,7 @@ class LocalApi:
         router.add_get("/api/local/tables", self._guarded(self._tables))
         router.add_get("/api/local/tables/{table}/versions", self._guarded(self._versions))
         router.add_get("/api/local/tables/{table}/rows", self._guarded(self._rows))
+        router.add_post("/api/local/tables/{table}/restore", self._guarded(self._restore))
         router.add_post("/api/local/sql", self._guarded(self._sql))
         router.add_get("/api/local/lake", self._guarded(self._lake_status))
         router.add_post("/api/local/lake/gc", self._guarded(self._lake_gc))
@@ -145,7 +166,29 @@ class LocalApi:
         return _json(await self._runner.tables(request.query.get("app")))
 
     async def _versions(self, request: web.Request) -> web.Response:
-        return _json(await self._runner.versions(request.match_info["table"], request.query.get("app")))
+        return _json(await self._all_versions(request.match_info["table"], request.query.get("app")))
+
+    async def _all_versions(self, table: str, app: str | None) -> list[dict[str, Any]]:
+        """The versions with where they lie."""
+        versions = await self._runner.versions(table, app)
+        if versions:
+            in_lake = await self._lake.versions(versions[0]["topic"])
+            log_start = in_lake.pop("")["log_start"]
+            for each in versions:
+                stored = in_lake.get(each["version"])
+                each["lake"] = stored
+                each["in_log"] = each["first_offset"] >= log_start
+                if each["rows"] is None and stored is not None and stored["complete"]:
+                    each["rows"] = stored["rows"]
+        return versions
+
+    async def _restore(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        table, app, version = request.match_info["table"], body.get("app"), body["version"]
+        for each in await self._all_versions(table, app):
+            if each["version"] == version and each["lake"] is None and not each["in_log"]:
+                raise VersionGoneError(table, version)
+        return _json(await self._runner.restore(table, app, version))
 
     async def _rows(self, request: web.Request) -> web.StreamResponse:
         query = request.query
@@ -155,11 +198,15 @@ class LocalApi:
                 arguments[name] = int(query[name])
         if "version" in query:
             arguments["version"] = query["version"]
-        return await _streamed(request, self._runner.read(request.match_info["table"], query.get("app"), arguments))
+        table, app = request.match_info["table"], query.get("app")
+        at_ms = int(query["at_ms"]) if "at_ms" in query else None
+        return await _streamed(request, self._runner.read(table, app, arguments, at_ms=at_ms, run=query.get("run")))
 
     async def _sql(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        return await _streamed(request, self._runner.query(body["sql"], body.get("app")))
+        return await _streamed(
+            request, self._runner.query(body["sql"], body.get("app"), at_ms=body.get("at_ms"), run=body.get("run"))
+        )
 
     async def _lake_status(self, request: web.Request) -> web.Response:
         return _json(await self._lake.status(request.query.get("app")))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from tailrace.errors import RejectedError
+from tailrace.log import NewRecord, Partition
 from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.deployment import DeployedTable, Deployment
 from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import LogLine, RunEntry
+from tailrace.tables import message
 
-__all__ = ["HostView", "UnknownAppError"]
+__all__ = ["HostView", "NoSuchVersionError", "UnknownAppError"]
 
 
 class UnknownAppError(RejectedError):
@@ -21,6 +24,15 @@ class UnknownAppError(RejectedError):
         self.name, self.known = name, list(known)
         what = f"there is no app {name!r}" if name else "name the app (--app)"
         super().__init__(f"{what}; there are: {', '.join(sorted(known)) or 'none'}")
+
+
+class NoSuchVersionError(RejectedError):
+    """A table has no version of that name, or none any more."""
+
+    def __init__(self, table: str, version: str, known: Sequence[str]) -> None:
+        self.table, self.version, self.known = table, version, list(known)
+        newest = ", ".join(self.known[-5:]) or "none"
+        super().__init__(f"table {table!r} has no version {version!r}; the newest: {newest}")
 
 
 class HostView:
@@ -114,9 +126,25 @@ class HostView:
                 "begun_ms": view.begun_ms,
                 "rows": view.exact_count,
                 "fields": {name: str(kind) for name, kind in view.fields.items()},
+                "topic": found,
+                "first_offset": view.segments[0][0],
             }
             for view in views
         ]
+
+    async def restore(self, table: str, app: str | None, version: str) -> dict[str, Any]:
+        """Make an earlier version the active one again, as `Table.set_active_version` does, in the name of no node.
+
+        Raises:
+            NoSuchVersionError: rejected; the table has no such version.
+        """
+        _, topic = self._table(table, app)
+        names = [view.name for view in await self._host.versions(topic)]
+        if version not in names:
+            raise NoSuchVersionError(table, version, names)
+        activated = NewRecord(message({"kind": "activate", "name": version}))
+        await asyncio.to_thread(self._host.log.append, Partition(topic), [activated])
+        return {"table": table, "version": version}
 
     async def read(
         self,
