@@ -10,7 +10,6 @@ from tailrace.engine import StartRun
 from tailrace.errors import RejectedError
 from tailrace.node.protocol import RunOrder, StoreRef
 from tailrace.runner.runs import Desk, Link, ProtocolError, Run, Tails
-from tailrace.runner.tails import Pin
 from tailrace.runner.workers import Worker
 
 __all__ = ["AskError", "ask"]
@@ -46,15 +45,15 @@ async def ask(
     tails: Tails,
     hire: Callable[[], Awaitable[tuple[Worker, Link]]],
     now_ms: int,
-    pinned: Mapping[str, Pin],
+    at: Mapping[str, int],
 ) -> AsyncIterator[bytes]:
     """Have a worker answer; yields the pieces of the answer. Raises `AskError` with what the worker says went wrong.
 
     Args:
-        pinned: tables that are read as of these cuts; all others as they are when they are asked for.
+        at: tables that are read as of these positions; all others as they are when they are asked for.
     """
     start = StartRun(slot=order.node, run=0, reasons=(), rows_max=0, share_ms=0)
-    run = Run(order.node, start, order, now_ms, {}, dict(pinned))
+    run = Run(order.node, start, order, now_ms, {}, at=at)
     pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=PIECES_MAX)
     desk = Desk(run, tails, _nothing, _nothing, lambda answer: None, pieces.put)
     worker, link = await hire()

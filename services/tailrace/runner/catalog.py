@@ -219,8 +219,13 @@ class Catalog:
             raise PastGoneError(error.table, cut, error.oldest, await self._moment(topic, error.oldest)) from None
 
     async def pin_at(self, topic: str, cut: int) -> Pin:
-        """A table as of an earlier position. Raises `PastGoneError` (rejected) where nobody knows how it was."""
+        """A table as of an earlier position (-1: one that nobody knows).
+
+        Raises `PastGoneError` (rejected) where nobody knows how it was."""
         tail = self[topic]
+        if cut < 0:
+            oldest = await tail.start()
+            raise PastGoneError(tail.table, cut, oldest, await self._moment(topic, oldest + 1))
         if tail.fold.position < cut:
             await tail.advance(until=cut, settled=True)
         cut = min(cut, tail.fold.position)
@@ -243,12 +248,16 @@ class Catalog:
             fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
         return fold.view(cut)
 
-    async def position_at(self, topic: str, at_ms: int) -> int:
-        """The offset before which lies what the log had taken at a moment, that moment included."""
+    async def position_at(self, topic: str, at_ms: int) -> int | None:
+        """The offset before which lies what the log had taken at a moment, that moment included; None where what the
+        log says of that time was trimmed."""
         partition = Partition(topic)
+        if at_ms < self.born_ms(topic):
+            return 0
         start = (await self._call(lambda: self._log.starts([partition])))[partition]
         end = (await self._call(lambda: self._log.settled_ends([partition])))[partition]
-        return int(await self._call(lambda: first_after(self._log, partition, start, end, at_ms)))
+        found = await self._call(lambda: first_after(self._log, partition, start, end, at_ms))
+        return int(found) if found > start or start == 0 else None
 
     async def _moment(self, topic: str, offset: int) -> str:
         """When the log took the record before an offset, in words; nothing where it is not there any more."""

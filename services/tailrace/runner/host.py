@@ -685,12 +685,22 @@ class Host:
 
     async def cuts_at(self, graph: str, at_ms: int) -> dict[str, int]:
         """For each table of an app, by topic, where it stood at a moment: positions that belong together, so no run is
-        in them in part, or without what it had read."""
-        topics = []
-        for table in self.deployments[graph].tables.values():
-            topics += [t for t in (table.topic, table.dead_letters) if await self._catalog.know(t)]
-        cuts = {topic: await self._catalog.position_at(topic, at_ms) for topic in topics}
-        return together(cuts, await self.journal.runs_around(graph, at_ms))
+        in them in part, or without what it had read. -1 where nobody knows."""
+        cuts: dict[str, int] = {}
+        unknown = []
+        for topic in [
+            t for table in self.deployments[graph].tables.values() for t in (table.topic, table.dead_letters)
+        ]:
+            if await self._catalog.know(topic):
+                position = await self._catalog.position_at(topic, at_ms)
+                if position is None:
+                    unknown.append(topic)
+                else:
+                    cuts[topic] = position
+        if unknown:  # a trimmed log does not tell any more; runs of that time do
+            cuts |= await self.journal.positions_before(graph, at_ms, unknown)
+        cuts = together(cuts, await self.journal.runs_around(graph, at_ms))
+        return {**dict.fromkeys(unknown, -1), **cuts}
 
     async def cuts_of_run(self, graph: str, run: str) -> dict[str, int]:
         """What a run read, and for all other tables of its app where they stood when it began.
@@ -698,7 +708,7 @@ class Host:
         Raises:
             UnknownRunError: rejected; the app's journal has no such run.
         """
-        entry = await self.journal.find(graph, run)
+        entry = await self.journal.look_up(graph, run)
         return {**await self.cuts_at(graph, entry.started_ms), **entry.read}
 
     async def ask(
@@ -710,20 +720,15 @@ class Host:
             at: by topic, the position as of which a table is read; those that are missing, as they are now.
 
         Raises:
-            AskError: rejected; with what the worker says went wrong.
-            PastGoneError: rejected; how a table was then is known to nobody any more.
+            AskError: rejected; with what the worker says went wrong, so that the past of a table is gone.
         """
-        pinned = {}
-        for topic, cut in (at or {}).items():
-            if await self._catalog.know(topic):
-                pinned[topic] = await self._catalog.pin_at(topic, cut)
         stores = []
         for table in self.deployments[graph].tables.values():
             stores.append(store_ref(table, self._catalog.born_ms(table.topic)))
             if await self._catalog.know(table.dead_letters):
                 stores.append(dead_letters_ref(table, self._catalog.born_ms(table.dead_letters)))
         order = question(graph, kind, stores, str(self._staging), arguments)
-        async for piece in ask(order, self._catalog, self._hire, self._now(), pinned):
+        async for piece in ask(order, self._catalog, self._hire, self._now(), at or {}):
             yield piece
 
     async def _hire(self) -> tuple[Worker, Link]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal
 
 import orjson
@@ -59,6 +60,8 @@ class RunEntry:
     rows_in: int = 0
     rows_out: int = 0
     runs: int = 1
+    first_run: str = ""
+    """The first of them; `run` is the last."""
     try_number: int = 1
     covers: int = 0
     """Pieces of news that this run answers."""
@@ -137,8 +140,14 @@ class Journal:
             return []
         return [_light(entry) for record in batch.records for entry in _entries(record)]
 
+    async def look_up(self, graph: str, run: str) -> RunEntry:
+        """A run by itself where it is in memory, else as `find`."""
+        known = next((entry for entry in reversed(self._runs) if (entry.graph, entry.run) == (graph, run)), None)
+        return known or await self.find(graph, run)
+
     async def find(self, graph: str, run: str) -> RunEntry:
-        """A run with all that is known of it; for one of several that are one entry, that entry.
+        """A run with all that is known of it, from the journal's topic; for one of several that are one entry, that
+        entry: what they read and wrote together, and what the first of them began with.
 
         Raises:
             UnknownRunError: rejected; the journal has no such run.
@@ -160,6 +169,30 @@ class Journal:
                             return entry
             stop = first
         return None
+
+    async def positions_before(self, graph: str, at_ms: int, tables: Collection[str]) -> dict[str, int]:
+        """Where tables stood for the last runs that read or wrote them and were written down by a moment."""
+        await self.flush()
+        return await asyncio.to_thread(self._positions, self._topics[graph], at_ms, set(tables))
+
+    def _positions(self, partition: Partition, at_ms: int, wanted: set[str]) -> dict[str, int]:
+        start, end = self._log.starts([partition])[partition], self._log.settled_ends([partition])[partition]
+        stop = first_after(self._log, partition, start, end, at_ms)
+        found: dict[str, int] = {}
+        while stop > start and len(found) < len(wanted):
+            first = Offset(max(start, stop - SEARCH_RECORDS))
+            here: dict[str, int] = {}
+            for batch in scan(self._log, partition, first, stop):
+                for entry in chain.from_iterable(map(_entries, batch.records)):
+                    if isinstance(entry, RunEntry):
+                        for table, position in (
+                            *entry.read.items(),
+                            *((t, end) for t, (_, end) in entry.wrote.items()),
+                        ):
+                            here[table] = max(here.get(table, 0), position)
+            found = {**{table: at for table, at in here.items() if table in wanted}, **found}
+            stop = first
+        return found
 
     async def runs_around(self, graph: str, at_ms: int) -> list[RunEntry]:
         """Runs that were committed about a moment, oldest first."""
@@ -273,6 +306,7 @@ def _folded(first: RunEntry, second: RunEntry) -> RunEntry:
         values[name] = getattr(first, name) + getattr(second, name)
     for name in ("started_ms", "places", "began"):
         values[name] = getattr(first, name)
+    values["first_run"] = first.first_run or first.run
     values["wrote"] = dict(first.wrote)
     for table, (start, stop) in second.wrote.items():
         values["wrote"][table] = (first.wrote.get(table, (start, stop))[0], stop)
@@ -280,12 +314,13 @@ def _folded(first: RunEntry, second: RunEntry) -> RunEntry:
 
 
 def _covers(entry: RunEntry, run: str) -> bool:
-    """Whether an entry is of this run: it has the name of the last of its runs, whose numbers follow each other."""
-    name, _, number = run.rpartition("#")
-    own_name, _, last = entry.run.rpartition("#")
-    if name != own_name or not (number.isdecimal() and last.isdecimal()):
-        return run == entry.run
-    return int(last) - entry.runs < int(number) <= int(last)
+    """Whether an entry is of this run: the numbers of a node's runs grow."""
+    if entry.run == run or not entry.first_run:
+        return entry.run == run
+    (name, _, number), (own, _, last) = run.rpartition("#"), entry.run.rpartition("#")
+    first = entry.first_run.rpartition("#")[2]
+    numbers = (first, number, last)
+    return name == own and all(each.isdecimal() for each in numbers) and int(first) <= int(number) <= int(last)
 
 
 def _light(entry: Entry) -> Entry:

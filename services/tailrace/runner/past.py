@@ -18,9 +18,10 @@ class PastGoneError(RejectedError):
     def __init__(self, table: str, cut: int, oldest: int, oldest_at: str = "") -> None:
         self.table, self.cut, self.oldest, self.oldest_at = table, cut, oldest, oldest_at
         moment = f"position {oldest}" + (f" ({oldest_at})" if oldest_at else "")
+        wanted = f"position {cut}" if cut >= 0 else "that moment"
         super().__init__(
-            f"table {table!r} cannot be read as of position {cut}: what lay there is gone. The oldest that can be read "
-            f"is {moment}"
+            f"table {table!r} cannot be read as of {wanted}: what lay there is gone. The oldest that can be read is "
+            f"{moment}"
         )
 
 

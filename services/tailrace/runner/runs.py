@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from tailrace.log import Commit, NewRecord, OffsetGapError, Partition
 from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
 from tailrace.runner.deadletters import InHand
 from tailrace.runner.journal import RunEntry
-from tailrace.runner.past import Held
+from tailrace.runner.past import Held, PastGoneError
 from tailrace.runner.tails import Pin, TableTail, sendable
 from tailrace.tables import Answer, Snapshot, VersionView
 
@@ -87,6 +87,8 @@ class Run:
     """What it reads now: `pins`, and tables that were looked at later or written by a commit of its own."""
     snapshots: dict[str, tuple[Snapshot, ...]] = field(default_factory=dict)
     """Of the versions it reads, as they were known when the table was pinned: they lie before its cut."""
+    at: Mapping[str, int] = field(default_factory=dict)
+    """Tables that are read as of earlier positions."""
     writes: list[Write] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     part: int = 0
@@ -128,6 +130,10 @@ class Tails(Protocol):
 
     def snapshots(self, topic: str, view: VersionView | None) -> tuple[Snapshot, ...]:
         """The newest snapshots of a version, by position."""
+        ...
+
+    async def pin_at(self, topic: str, cut: int) -> Pin:
+        """A table as of an earlier position."""
         ...
 
     async def held(
@@ -174,6 +180,12 @@ class Desk:
 
     async def answer(self, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes] | None:
         """Carry out one frame; the reply's header and payload where the frame asks for one."""
+        try:
+            return await self._answer(header, payload)
+        except PastGoneError as error:
+            return {"op": "reply", "error": str(error)}, b""
+
+    async def _answer(self, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes] | None:
         match header["op"]:
             case "scan":
                 return await self._scan(header)
@@ -211,6 +223,9 @@ class Desk:
 
     async def _pin(self, table: str) -> Pin:
         pin = self._run.pinned.get(table)
+        if pin is None and table in self._run.at:
+            self._tail(table)  # it may read it
+            pin = self._run.pinned[table] = await self._tails.pin_at(table, self._run.at[table])
         if pin is None:
             tail = self._tail(table)
             await self._settle()  # a table that the node wrote moments ago shows what it wrote
