@@ -21,6 +21,9 @@ _OUTSIDE = re.compile(
 )
 """What the texts of Delta's errors say where the cause lies outside of the table."""
 
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
+_REASON_CHARS_MAX = 600
+
 
 class LakeUrlError(RejectedError):
     """A lake's URL cannot be understood."""
@@ -73,23 +76,29 @@ def lake_errors(table: str, file: str = "_delta_log") -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotFoundError) as error:
-        raise LakeDamagedError(table, file, f"is missing ({error})") from error
+        raise LakeDamagedError(table, file, f"is missing ({_short(error)})") from error
     except (OSError, BaseError) as error:
         if _OUTSIDE.search(str(error)) or not _is_parquet_complaint(error):
-            raise LakeUnavailableError(table, file, str(error)) from error
-        raise LakeDamagedError(table, file, str(error)) from error
+            raise LakeUnavailableError(table, file, _short(error)) from error
+        raise LakeDamagedError(table, file, _short(error)) from error
     except CommitFailedError as error:
         if _OUTSIDE.search(str(error)):
-            raise LakeUnavailableError(table, file, str(error)) from error
-        raise LakeConflictError(table, str(error)) from error
+            raise LakeUnavailableError(table, file, _short(error)) from error
+        raise LakeConflictError(table, _short(error)) from error
     except DeltaError as error:
         if _OUTSIDE.search(str(error)):
-            raise LakeUnavailableError(table, file, str(error)) from error
-        raise LakeDamagedError(table, file, str(error)) from error
+            raise LakeUnavailableError(table, file, _short(error)) from error
+        raise LakeDamagedError(table, file, _short(error)) from error
     except pa.ArrowException as error:
-        raise LakeDamagedError(table, file, f"cannot be read ({error})") from error
+        raise LakeDamagedError(table, file, f"cannot be read ({_short(error)})") from error
+
+
+def _short(error: Exception) -> str:
+    """What an error says on one line, without colours, and without what a store echoes of the request."""
+    text = " ".join(_COLOUR.sub("", str(error)).split()).partition("<StringToSign>")[0]
+    return text if len(text) <= _REASON_CHARS_MAX else f"{text[: _REASON_CHARS_MAX - 1]}…"
 
 
 def _is_parquet_complaint(error: Exception) -> bool:
     """pyarrow says OSError both for a disk that fails and for bytes that make no sense."""
-    return isinstance(error, OSError) and error.errno is None
+    return type(error) is OSError and error.errno is None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -25,7 +27,14 @@ _PREFIXES = {
 }
 """Scheme -> how the environment variables begin that its store takes (delta-rs' and obstore's names are the same)."""
 
+_PREFIX = re.compile(r"[A-Za-z0-9_./-]*").fullmatch
+
 _SUFFIX_CHARS = 10
+
+_RETRIES_MAX = 4
+_RETRY_TIMEOUT = timedelta(seconds=20)
+"""Of one request to an object store. Much less: a store that is busy for a moment counts as gone. Much more: one table
+keeps a snapshotter from the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +64,10 @@ class LakeLocation:
             raise LakeUrlError(url, f"there is no way to {parts.scheme}://")
         if not parts.netloc:
             raise LakeUrlError(url, "the bucket is missing")
-        if parts.query or parts.fragment or "%" in parts.path:
-            raise LakeUrlError(url, "options come from the environment, and a prefix has no special characters")
+        if parts.query or parts.fragment:
+            raise LakeUrlError(url, "options come from the environment")
+        if not _PREFIX(parts.path):
+            raise LakeUrlError(url, "a prefix has letters, digits and -_./ only: clients encode others differently")
         return cls(url.rstrip("/"))
 
     @property
@@ -68,7 +79,8 @@ class LakeLocation:
     def storage_options(self) -> dict[str, str]:
         """What delta-rs is told of the store: the environment's variables in its own names.
 
-        On S3 a commit is a conditional put, which the servers of our days know (`aws_conditional_put=etag`).
+        On S3 a commit is a conditional put, which the servers of our days know (`aws_conditional_put=etag`). A store that
+        does not answer is given up soon: whoever waits for the lake tries again, and tells.
         """
         if self.is_local:
             return {}
@@ -76,7 +88,7 @@ class LakeLocation:
         options = {name: value for name, value in os.environ.items() if name.startswith(_PREFIXES[scheme])}
         if scheme == "s3":
             options.setdefault("AWS_CONDITIONAL_PUT", "etag")
-        return options
+        return {"max_retries": str(_RETRIES_MAX), "retry_timeout": f"{_RETRY_TIMEOUT.seconds}s", **options}
 
     @staticmethod
     def folder(topic: str, version_name: str) -> str:
@@ -103,7 +115,10 @@ class LakeLocation:
                 path = self.local_path(folder)
                 path.mkdir(parents=True, exist_ok=True)
                 return LocalStore(path)
-            return from_url(f"{self.url}/{folder}" if folder else self.url)
+            return from_url(
+                f"{self.url}/{folder}" if folder else self.url,
+                retry_config={"max_retries": _RETRIES_MAX, "retry_timeout": _RETRY_TIMEOUT},
+            )
 
     def folders(self, topic: str) -> list[str]:
         """The folders of all versions of a topic that are there, oldest version first."""

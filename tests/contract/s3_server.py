@@ -1,0 +1,87 @@
+"""A real S3 server on this machine (versitygw, which knows conditional puts), for tests of lakes in object stores."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+__all__ = ["S3Server", "find_server"]
+
+VERSION = "v1.8.0"
+BUCKET = "lake"
+
+
+def find_server() -> Path | None:
+    """The program: on the path, or built once by `go` below `~/.cache/tailrace`; None where there is no `go`."""
+    found = shutil.which("versitygw")
+    if found:
+        return Path(found)
+    folder = Path.home() / ".cache" / "tailrace" / "bin"
+    program = folder / "versitygw"
+    go = shutil.which("go")
+    if not program.exists() and go is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "versitygw.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not program.exists():
+                package = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
+                subprocess.run([go, "install", package], env={**os.environ, "GOBIN": str(folder)}, check=True)
+    return program if program.exists() else None
+
+
+class S3Server:
+    """One server with one bucket, `lake`, which it keeps over `stop` and `start`."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        self._program, self._folder = program, folder
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        (folder / "buckets" / BUCKET).mkdir(parents=True)
+        (folder / "sidecar").mkdir()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client needs, in the names of the AWS tools."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+        }
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        self._process = subprocess.Popen(
+            [
+                self._program,
+                *("--port", f"127.0.0.1:{self.port}", "--access", "tester", "--secret", "not-a-secret", "--quiet"),
+                *("posix", "--sidecar", self._folder / "sidecar", self._folder / "buckets"),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                return
+            except OSError:
+                assert self._process.poll() is None, "the S3 server ended at once"
+                assert time.monotonic() < deadline, "the S3 server does not answer"
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        """As a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None

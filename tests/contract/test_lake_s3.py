@@ -1,0 +1,147 @@
+"""Lakes in an object store, on a real S3 server: the same rows, rivals fenced, and errors that can be waited out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from s3_server import BUCKET, S3Server, find_server
+from table_reading import LogSource, fold_topic, reader_of
+
+from tailrace.lake import (
+    LakeLimits,
+    LakeLocation,
+    LakeUnavailableError,
+    Snapshotted,
+    TopicSource,
+    VersionTable,
+    compact,
+    rebuild_fold,
+    snapshot_version,
+    tidy,
+)
+from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log
+from tailrace.tables import StagedFiles, rows_message
+
+pytestmark = pytest.mark.timeout(900)  # the server may have to be built first
+
+ORDERS = Partition("shop.orders")
+LIMITS = LakeLimits(files_joined_min=2, checkpoint_every=2, commits_kept=4, removed_kept=timedelta(0))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    program = find_server()
+    if program is None:
+        pytest.skip("no versitygw on the path, and no go to build it with")
+    server = S3Server(program, tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+class Shop:
+    """A log with one table, and its lake in a place of its own in the bucket."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.lake = LakeLocation.parse(f"s3://{BUCKET}/{secrets.token_hex(4)}/lake/")
+        log.create_topics([TopicSpec(ORDERS.topic)])
+
+    def rows(self, *rows: dict[str, Any], **head: Any) -> None:
+        full = {"kind": "rows", "n": len(rows), "fields": {"k": "Integer", "v": "Text"}, **head}
+        self.log.append(ORDERS, [NewRecord(rows_message(full, orjson.dumps(rows)))])
+
+    def snapshot(self) -> Snapshotted:
+        fold = fold_topic(self.log, ORDERS)
+        assert fold.active is not None
+        born_ms = self.log.topics()[ORDERS.topic].born_ms
+        source = TopicSource(ORDERS.topic, born_ms, LogSource(self.log, ORDERS), StagedFiles(Path("/nowhere")))
+        return snapshot_version(self.lake, source, fold, fold.active.name, limits=LIMITS)
+
+    def check(self, table: VersionTable) -> None:
+        """The Delta table, read as others read it, holds what the fold says."""
+        reader = reader_of(self.log, ORDERS, fold_topic(self.log, ORDERS))
+        assert reader is not None
+        delta = DeltaTable(self.lake.uri(table.folder), storage_options=self.lake.storage_options)
+        rows = sorted(pa.table(delta.to_pyarrow_table()).to_pylist(), key=lambda row: row["patterns_id"])
+        assert rows == reader.table(id_column="patterns_id").to_pylist()
+
+
+@pytest.fixture
+def shop(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    log = open_log(f"sqlite:///{tmp_path}/log.db")
+    yield Shop(log)
+    log.close()
+
+
+def test_a_lake_in_an_object_store_is_as_one_in_a_folder(shop: Shop, tmp_path: Path) -> None:
+    """Every kind of step, upkeep, and what is rebuilt from it."""
+    shop.rows({"k": 1, "v": "a"}, {"k": 2, "v": "b"})
+    assert shop.lake.folders(ORDERS.topic) == []
+    kinds = [shop.snapshot().kind]
+    shop.rows({"k": 3, "w": "10:30:00"}, fields={"k": "Integer", "w": "Time"})
+    kinds.append(shop.snapshot().kind)
+    shop.rows({"k": 3, "v": "c"}, key=["k"])
+    kinds.append(shop.snapshot().kind)
+    shop.rows({"k": 1, "v": "d"})
+    kinds.append(shop.snapshot().kind)
+    shop.rows({"k": 1.5, "v": "e"}, fields={"k": "Float", "v": "Text"})
+    done = shop.snapshot()
+    kinds.append(done.kind)
+    assert kinds == ["rewrite", "append", "rewrite", "merge", "rewrite"]
+    shop.check(done.table)
+    shop.rows({"k": 7, "v": "f"})
+    done = shop.snapshot()
+    assert compact(done.table, limits=LIMITS) == 2
+    tidied = tidy(done.table, limits=LIMITS)
+    assert tidied.checkpoint and tidied.files_deleted > 0
+    shop.check(done.table)
+    fold, snapshots = rebuild_fold(shop.lake, ORDERS.topic)
+    assert fold.to_json() == fold_topic(shop.log, ORDERS).to_json()
+    file = snapshots[0].files[0]
+    shop.lake.fetch(snapshots[0].folder, file.path, tmp_path / "file")
+    assert (tmp_path / "file").stat().st_size == file.size_bytes
+
+
+def test_rivals_on_an_object_store_write_each_row_once(shop: Shop) -> None:
+    """Each of them makes the same steps at the same time; conditional puts let one of them through."""
+    for number in range(4):
+        shop.rows({"k": number}, {"k": number + 1}, **({"key": ["k"]} if number == 2 else {}))
+        with ThreadPoolExecutor(3) as pool:
+            found = [each.result() for each in [pool.submit(shop.snapshot) for _ in range(3)]]
+        assert sorted(each.kind == "nothing" for each in found) == [False, True, True]
+        shop.check(found[0].table)
+
+
+def test_wrong_credentials_name_the_table_and_can_be_mended(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.rows({"k": 1})
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+        with pytest.raises(LakeUnavailableError, match=r"shop/orders_.*SignatureDoesNotMatch.*credentials"):
+            shop.snapshot()
+    shop.check(shop.snapshot().table)
+
+
+def test_a_store_that_is_away_for_a_while(shop: Shop, server: S3Server) -> None:
+    """Nothing is lost, and the next step catches up."""
+    shop.rows({"k": 1})
+    shop.snapshot()
+    shop.rows({"k": 2})
+    server.stop()
+    try:
+        with pytest.raises(LakeUnavailableError, match="shop/orders_"):
+            shop.snapshot()
+    finally:
+        server.start()
+    shop.check(shop.snapshot().table)
