@@ -21,6 +21,7 @@ from tailrace.gateway.providers import PROVIDERS
 from tailrace.gateway.route import SuccessAnswer
 from tailrace.log import Log, LogUnavailableError, NewRecord, Partition, TopicSpec, open_log
 from tailrace.runtime import Clock, ManualClock, Runtime, SystemClock
+from tailrace.tables import Answer
 
 TOPIC = "shop.hooks"
 NOW_MS = 1_750_000_000_000
@@ -36,7 +37,7 @@ ROUTES = [
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Log]:
     log = open_log(f"sqlite:///{tmp_path / 'log.db'}")
-    log.create_topics([TopicSpec(TOPIC), TopicSpec("shop.short"), TopicSpec("shop.asks")])
+    log.create_topics([TopicSpec(TOPIC), TopicSpec("shop.short"), TopicSpec("shop.asks"), TopicSpec("shop._answers")])
     yield log
     log.close()
 
@@ -165,7 +166,7 @@ async def test_a_question_that_is_asked_again_is_not_asked_twice(log: Log) -> No
         async with asyncio.timeout(10):
             while not (waiting := rows(log, "shop.asks")):
                 await asyncio.sleep(0.01)
-        server.respond(waiting[0]["patterns_request_key"], {"a": 2})
+        server.respond(Answer(key=waiting[0]["patterns_request_key"], payload={"a": 2}))
         assert await asking == (200, '{"a":2}', False)
         assert (await post(client, "asks", {"q": 1}, "a"))[0] == 409
     assert len(records(log, "shop.asks")) == 1

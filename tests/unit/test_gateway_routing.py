@@ -47,7 +47,7 @@ def route_of(options: str) -> WebhookRoute:
 
 def test_without_options_a_webhook_takes_what_comes() -> None:
     route = route_of("")
-    assert route == WebhookRoute(webhook="wh000001", topic="shop.st000001", partitions=4)
+    assert route == WebhookRoute(webhook="wh000001", topic="shop.st000001")
 
 
 def test_each_option_becomes_a_field() -> None:
@@ -75,7 +75,6 @@ def test_each_option_becomes_a_field() -> None:
     assert route == WebhookRoute(
         webhook="wh000001",
         topic="shop.st000001",
-        partitions=4,
         provider="github",
         secret_names=("new", "old"),
         verify_token_name="agreed",

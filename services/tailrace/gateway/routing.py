@@ -71,9 +71,8 @@ def webhook_route(app: App, node: Node) -> tuple[WebhookRoute | None, tuple[Grap
     if store is None:
         return None, ()
     problems: list[GraphError] = []
-    route = WebhookRoute(
-        webhook=node.key, topic=topic_name(app.slug, store), respond=node.respond, partitions=store.partitions
-    )
+    # Topics of Tables have one partition so far, whatever the store asks for: all is in order there.
+    route = WebhookRoute(webhook=node.key, topic=topic_name(app.slug, store), respond=node.respond)
     route = _discord(route, node)
     for key in OPTIONS:
         value = node.extra.get(key)
