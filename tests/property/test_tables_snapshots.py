@@ -8,7 +8,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -202,7 +201,7 @@ def streamed(reader: VersionReader, place: tuple[int, int]) -> list[tuple[type, 
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_snapshot_and_its_tail_are_the_log(data: st.DataObject) -> None:
     """Reads, counts and streams from any place give the same rows, values, ids and places."""
     topic = Topic(history(data))
@@ -223,9 +222,8 @@ def test_a_snapshot_and_its_tail_are_the_log(data: st.DataObject) -> None:
             expected = whole.table(id_column="id")
             stream = streamed(whole, (0, 0))
             rows_max = data.draw(st.integers(1, 5))
-            windows = [whole.table(id_column="id")]
             start = data.draw(st.tuples(st.integers(0, cut + 1), st.integers(0, 4)))
-            later = [pa.concat_tables([*whole.tables(id_column="id", start=start), expected.slice(0, 0)])]
+            later = [row for chunk in whole.tables(id_column="id", start=start) for row in chunk.to_pylist()]
             if past is None:
                 continue
             topic.log_start = position
@@ -233,7 +231,6 @@ def test_a_snapshot_and_its_tail_are_the_log(data: st.DataObject) -> None:
                 found = both.table(id_column="id")
                 assert found.schema.equals(expected.schema, check_metadata=True)
                 assert found.to_pylist() == expected.to_pylist()
-                assert windows[0].equals(expected)
                 for chunk in both.tables(rows_max, columns=list(both.fields)[-1:]):
                     assert chunk.column_names == list(both.fields)[-1:]
                 narrow = (
@@ -243,11 +240,11 @@ def test_a_snapshot_and_its_tail_are_the_log(data: st.DataObject) -> None:
                 )
                 assert narrow == (expected["k"].to_pylist() if "k" in both.fields else [])
                 part = [row for chunk in both.tables(id_column="id", start=start) for row in chunk.to_pylist()]
-                assert part == later[0].to_pylist()
+                assert part == later
                 if view.exact_count is None:
                     assert both.count() == expected.num_rows
                 assert streamed(both, (0, 0)) == stream or position == 0
-                for at, (_, _, after) in enumerate(stream):
-                    assert streamed(both, after) == stream[at + 1 :]
+                for at in data.draw(st.sets(st.integers(0, max(len(stream) - 1, 0)), max_size=3)) if stream else ():
+                    assert streamed(both, stream[at][2]) == stream[at + 1 :]
             finally:
                 topic.log_start = 0

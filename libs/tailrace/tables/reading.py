@@ -247,6 +247,8 @@ class VersionReader:
                         for post in posts:
                             post["patterns_request_key"] = doc["request_key"]
                     own = posts
+                elif "fields" not in doc:  # a foreign producer's: its rows may hold what no read shows
+                    own = [_named(one, self._fields_of(self._step_at(at))) for one in own]
                 count = len(own)
                 try:
                     if count == 1 and not gone and at != offset:  # most messages of webhooks and small writes
@@ -258,7 +260,7 @@ class VersionReader:
                         continue
                     own = [decode(one) for one in own]
                     numbers: Sequence[int] = range(count)
-                except ValueCastError:
+                except (ValueCastError, TypeError, AttributeError):
                     numbers, own = _decoded(own, decode)
                 if id_name is not None:
                     prefix = prefix_of(at)
@@ -340,18 +342,17 @@ class VersionReader:
                 if type(row) is WebhookRow:
                     if len(row) == width and type(row["record"]) is not str:
                         return row
-                    return WebhookRow(decode(row))
-                return WebhookRow(decode(row if isinstance(row, dict) else {"value": row}))
+                return WebhookRow(decode(row))
 
             return post
         if here == final:
-            return lambda row: decode(row if isinstance(row, dict) else {"value": row})
+            return decode
         chains = {name: self._chain(here.get(name), step, name) for name in final}
         changed = [(name, chain) for name, chain in chains.items() if chain]
         shown: Callable[[Row], Row] = WebhookRow if self._shows_posts else lambda row: row
 
         def widened(row: Row) -> Row:
-            values = decode(row if isinstance(row, dict) else {"value": row})
+            values = decode(row)
             out = {name: values.get(name) for name in final}
             for name, chain in changed:
                 value = out[name]
@@ -598,12 +599,18 @@ class _Tail:
         self._kept = kept
 
 
+def _named(row: object, fields: Mapping[str, FieldType]) -> Row:
+    """A row without what is no field."""
+    known = row if isinstance(row, dict) else {"value": row}
+    return {name: value for name, value in known.items() if name in fields}
+
+
 def _decoded(rows: list[Any], decode: Callable[[Row], Row]) -> tuple[list[int], list[Row]]:
     """The rows that their types can hold, with their numbers."""
     numbers, own = [], []
     for number, row in enumerate(rows):
         try:
-            own.append(decode(row))
+            own.append(decode(row if isinstance(row, dict) else {"value": row}))
             numbers.append(number)
         except ValueCastError:
             continue

@@ -77,6 +77,8 @@ def columns_to_arrow(
             arrays.append(_to_array(values, name, field_type, misfits))
         else:
             arrays.append(values)
+    if not fields:
+        return pa.table({"": pa.nulls(count)}).select([]), misfits  # which still has its rows
     table = pa.Table.from_arrays(arrays, schema=arrow_schema(fields))
     if misfits:
         table = table.filter(pa.array([number not in misfits for number in range(count)], pa.bool_()))
