@@ -36,7 +36,7 @@ from tailrace.lake import (
 )
 from tailrace.log import OffsetGapError, OffsetRange
 from tailrace.runtime import Crash, CrashAt, Probe, Runtime
-from tailrace.tables import BadRow, IdMaker, Messages, SnapshotFileError
+from tailrace.tables import BadRow, IdMaker, Messages, SnapshotFileError, SnapshotReader
 
 FIELDS = {
     "n": "Integer",
@@ -327,6 +327,54 @@ def test_other_programs_read_the_same_rows_and_types(setting: Setting) -> None:
         assert [row["n"] for row in found] == [row["n"] for row in expected]
         connection.register("dataset", delta.to_pyarrow_dataset())
         assert connection.execute("SELECT count(*), sum(n) FROM dataset").fetchall() == [(3, 2**60 + 7)]
+
+
+def test_upkeep_changes_nothing_for_any_reader(setting: Setting) -> None:
+    """Files joined, the Delta log cut behind a Delta checkpoint, columns of all types with their statistics."""
+    setting.limits = LakeLimits(files_joined_min=2, checkpoint_every=2, commits_kept=4, removed_kept=timedelta(0))
+    for number in range(9):
+        setting.topic.rows({**ROW, "n": number}, {"n": None}, fields=FIELDS)
+        setting.snapshot()
+    assert setting.table is not None
+    assert compact(setting.table, limits=setting.limits) == 9
+    assert compact(setting.table, limits=setting.limits) == 0
+    first = tidy(setting.table, limits=setting.limits)
+    assert first.checkpoint and first.files_deleted >= 9
+    for number in range(9, 16):
+        setting.topic.rows({**ROW, "n": number}, fields=FIELDS)
+        setting.snapshot()
+        tidied = tidy(setting.table, limits=setting.limits)
+    assert not (setting.folder / "_delta_log" / f"{0:020}.json").exists(), tidied
+    assert setting.lake_rows() == setting.table_rows()
+    assert polars.read_delta(str(setting.folder)).sort("patterns_id").to_dicts() == setting.table_rows()
+    opened = VersionTable.open(setting.lake, setting.table.folder, limits=setting.limits)
+    assert opened is not None and opened.snapshot() == setting.table.snapshot()
+    assert rebuild_fold(setting.lake, setting.topic.name)[0].to_json() == setting.topic.fold().to_json()
+
+
+def test_what_was_removed_of_late_stays(setting: Setting) -> None:
+    """Runs that pinned their cut before a merge read the files of then."""
+    setting.limits = LakeLimits(files_joined_min=2)
+    for number in (1, 2):
+        setting.topic.rows({"k": number}, fields={"k": "Integer"})
+        pinned = setting.snapshot().snapshot
+    assert setting.table is not None
+    assert compact(setting.table, limits=setting.limits) == 2
+    assert tidy(setting.table, limits=setting.limits).files_deleted == 0
+    reader = SnapshotReader(pinned, setting.folder)
+    assert [row["k"] for table in reader.tables() for row in table.to_pylist()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "name", ["first name", "a,b;c{}()=", "tab\there", "a.b", "", '`q"', "min.k", "ünï", "Patterns_ID"]
+)
+def test_columns_may_have_any_name(setting: Setting, name: str) -> None:
+    for kind, value in (("Integer", 1), ("Integer", 2), ("Float", 1.5)):
+        setting.topic.rows({name: value, "all": [value]}, fields={name: kind, "all": "Array(items=Float)"})
+        setting.snapshot()
+    found = [{"patterns_id": row.pop("patterns_id"), "rest": list(row.values())} for row in setting.lake_rows()]
+    expected = [{"patterns_id": row.pop("patterns_id"), "rest": list(row.values())} for row in setting.table_rows()]
+    assert found == expected
 
 
 def test_delta_prunes_files_by_our_statistics(setting: Setting) -> None:

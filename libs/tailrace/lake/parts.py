@@ -219,19 +219,19 @@ def _stats(metadata: pq.FileMetaData, file: SnapshotFile, id_column: str) -> str
     highest: dict[str, Any] = {id_column: file.last_id}
     nulls: dict[str, int] = {}
     for at in range(metadata.num_columns):
-        name = metadata.schema.column(at).path
+        column = metadata.schema.column(at)
         groups: list[Any] = [
             metadata.row_group(group).column(at).statistics for group in range(metadata.num_row_groups)
         ]
-        if name in (id_column, *lowest) or not all(each is not None and each.has_null_count for each in groups):
-            continue
-        if metadata.schema.column(at).max_repetition_level == 0:
-            nulls[name] = sum(each.null_count for each in groups)
+        if column.max_repetition_level > 0 or column.path == id_column or any(each is None for each in groups):
+            continue  # of lists there is nothing to say
+        if all(each.has_null_count for each in groups):
+            nulls[column.path] = sum(each.null_count for each in groups)
         held = [each for each in groups if each.num_values > 0]
         if held and all(each.has_min_max for each in held):
             low, high = min(each.min for each in held), max(each.max for each in held)
             if _has_one_form(low) and _has_one_form(high):
-                lowest[name], highest[name] = _json(low), _json(high)
+                lowest[column.path], highest[column.path] = _json(low), _json(high)
     nulls[id_column] = 0
     return orjson.dumps(
         {"numRecords": file.rows, "minValues": lowest, "maxValues": highest, "nullCount": nulls}
