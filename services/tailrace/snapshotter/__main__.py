@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -32,6 +33,7 @@ _STOP_S = 0.5
 
 def main() -> int:
     """Run until there is nothing to do, or until told to end; returns the exit status."""
+    faulthandler.enable()  # a death in a library's native code tells where
     order = orjson.loads(sys.stdin.buffer.readline() or b"{}")
     supervised = bool(order.get("supervised"))
     if supervised:

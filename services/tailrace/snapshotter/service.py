@@ -123,6 +123,7 @@ class Snapshotter:
         """
         loop = asyncio.get_running_loop()
         self._writer = await self._call(lambda: self._log.open_writer(f"snapshotter-{self._settings.instance}"))
+        await self._discover_first()
         helpers = [loop.create_task(work) for work in (self._listen(), self._look_around(), self._collect())]
         try:
             await self._work()
@@ -287,6 +288,17 @@ class Snapshotter:
                     self._tell({"type": "trouble", "table": f"{graph}: retention", "error": str(error)})
                 else:
                     self._tell({"type": "trouble", "table": f"{graph}: retention", "error": None})
+
+    async def _discover_first(self) -> None:
+        """Know the tables before it is told whether there is anything to do."""
+        known = False
+        while not known and not self._stopping:
+            try:
+                await self._discover()
+                known = True
+            except RetriableError as error:
+                _log.warning("%s; trying again", error)
+                await asyncio.sleep(1)
 
     async def _discover(self) -> None:
         found = await asyncio.to_thread(table_topics, self._log, self._settings.graphs)
