@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from tailrace.errors import RejectedError
 from tailrace.tables.fold import message_fields
 from tailrace.tables.ids import ROWS_PER_MESSAGE_MAX
-from tailrace.tables.messages import DATA_KINDS, Head, Messages, decode_messages, read_arrow
+from tailrace.tables.messages import DATA_KINDS, Head, Messages, decode_rows, read_arrow
 from tailrace.tables.schema import (
     DATETIME,
     FieldType,
@@ -145,7 +145,7 @@ def pieces_of(
     fields: Mapping[str, FieldType] = {}
     waiting = _Waiting(False, 0)
     for batch in batches:
-        for offset, ts_ms, doc in zip(batch.offsets, batch.ts_ms, decode_messages(batch), strict=True):
+        for offset, ts_ms, doc in zip(batch.offsets, batch.ts_ms, decode_rows(batch), strict=True):
             kind = doc.get("kind")
             if kind not in DATA_KINDS:
                 continue

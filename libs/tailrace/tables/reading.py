@@ -339,9 +339,8 @@ class VersionReader:
             width = len(here)
 
             def post(row: Row) -> Row:
-                if type(row) is WebhookRow:
-                    if len(row) == width and type(row["record"]) is not str:
-                        return row
+                if type(row) is WebhookRow and len(row) == width and type(row["record"]) is not str:
+                    return row
                 return WebhookRow(decode(row))
 
             return post

@@ -12,6 +12,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import orjson
+
 from tailrace.tables.schema.arrow import arrow_schema, arrow_type, null_column, values_to_array
 from tailrace.tables.schema.errors import ValueCastError
 from tailrace.tables.schema.plain import json_text
@@ -42,6 +44,9 @@ _CLASSES: dict[str, frozenset[type]] = {
 """What the values of a column that is not looked at one by one come as. NULLs alone are fine for every type."""
 
 _DOCUMENTS = frozenset({dict, list, _NONE})
+_DAY_MIN, _DAY_STOP = -719_162, 2_932_897
+"""The first day of the year 1, and that after the year 9999, from 1970 on."""
+
 _DECIMAL = r"^-?[0-9]{1,38}(\.[0-9]{1,38})?$"
 _TIME = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$"
 
@@ -94,7 +99,7 @@ def _to_array(values: list[Any], name: str, field_type: FieldType, misfits: Misf
     try:
         if is_json(field_type):
             if classes <= _DOCUMENTS:
-                return pa.array([None if each is None else json_text(each) for each in values], pa.string())
+                return _documents(values)
         elif classes <= _CLASSES.get(field_type.name, frozenset()):
             made = _QUICK.get(field_type.name, _typed)(values, field_type)
             if made is not None:
@@ -122,14 +127,27 @@ def _typed(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
     return pa.array(values, arrow_type(field_type))
 
 
+def _documents(values: list[Any]) -> pa.Array[Any]:
+    import pyarrow as pa
+
+    dumps = orjson.dumps
+    try:
+        texts: Any = pa.array([None if each is None else dumps(each) for each in values], pa.binary())
+    except orjson.JSONEncodeError:  # nested too deeply for it
+        return pa.array([None if each is None else json_text(each) for each in values], pa.string())
+    return texts.cast(pa.string())  # type: ignore[no-any-return]
+
+
 def _moments(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
     """Dates and datetimes. Arrow knows the year 0, and a zone may lead over the last year."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     made: Any = pa.array(values, pa.string()).cast(arrow_type(field_type))
-    ends: Any = pc.min_max(pc.year(made)).as_py()
-    return made if ends["min"] >= 1 and ends["max"] <= 9999 else None
+    day = field_type.name == "Date"
+    ends: Any = pc.min_max(made.cast(pa.int32()) if day else made.cast(pa.int64())).as_py()
+    unit = 1 if day else 86_400_000_000
+    return made if ends["min"] >= _DAY_MIN * unit and ends["max"] < _DAY_STOP * unit else None
 
 
 def _decimals(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
