@@ -8,7 +8,7 @@ from pathlib import Path
 from tailrace.graph import load_app
 from tailrace.runner import RunnerSettings, deploy
 
-__all__ = ["BULK", "FIRE", "MEMORY", "STREAM", "topics", "write_app"]
+__all__ = ["BULK", "FIRE", "MEMORY", "READ", "STREAM", "topics", "write_app"]
 
 STREAM = {
     "graph.yml": """\
@@ -104,6 +104,33 @@ print("rows", rows, "total", round(total, 3))
 """,
 }
 """A stream, and a node that reads a large table in chunks."""
+
+
+READ = {
+    "graph.yml": """\
+title: Read
+slug: read
+functions:
+  - {node_file: totals.py, id: py000001, trigger: manual}
+stores:
+  - {table: measures, id: st000001}
+""",
+    "totals.py": """\
+import json
+import time
+
+from patterns import Table
+
+measures = Table("measures")
+query = "select city, count(*) as n, sum(amount) as total, max(value) as highest from {} group by city order by city"
+began_s = time.perf_counter()
+rows = measures.read_sql(query.format(measures))
+took_ms = (time.perf_counter() - began_s) * 1e3
+found = [[row["city"], row["n"], int(row["total"]), row["highest"]] for row in rows]
+print(json.dumps({"took_ms": took_ms, "rows": found}))
+""",
+}
+"""A node that asks for one aggregate of a large table."""
 
 
 def write_app(folder: Path, files: Mapping[str, str]) -> Path:
