@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
+import resource
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +33,7 @@ def main() -> int:
         workers=arguments.workers,
         drain=timedelta(seconds=arguments.drain),
     )
+    _allow_connections()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if settings.workers > 1:
         work = run_workers(settings, sys.argv[1:])
@@ -43,6 +46,14 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _allow_connections() -> None:
+    """As many open files as this process may have: each connection is one, and the default is often 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):  # macOS has a limit of its own below the one it tells
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _parser() -> argparse.ArgumentParser:
