@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tailrace.cli import create, lake, runs, tables
+from tailrace.cli import create, lake, runs, tables, webhooks
 from tailrace.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_status
 from tailrace.cli.options import Json
 from tailrace.cli.output import say
@@ -140,7 +140,8 @@ def check(
 
 cli.add_typer(create.cli, name="new")
 cli.command("status")(runs.status)
-cli.command("webhooks")(runs.webhooks)
+cli.command("webhooks")(webhooks.webhooks)
+cli.add_typer(webhooks.webhook, name="webhook")
 cli.command("tables")(tables.tables)
 cli.add_typer(tables.table, name="table")
 cli.command("sql")(tables.sql)

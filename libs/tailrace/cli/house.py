@@ -23,6 +23,7 @@ from tailrace.gateway import (
     Door,
     Gateway,
     GatewaySettings,
+    GatewayView,
     Ops,
     PortTakenError,
     WebhookRoute,
@@ -234,7 +235,10 @@ class House:
                 "pid": os.getpid(),
             },
         )
-        LocalApi(view, lake, token=token).add_to(app)
+        webhooks = GatewayView(gateway, log)
+        webhooks.start()
+        self._exits.push_async_callback(webhooks.close)
+        LocalApi(view, lake, webhooks, token=token).add_to(app)
         door = Door(app, connections_max=settings.gateway.connections_max, stop_timeout_s=1.0)
         self._exits.push_async_callback(door.close)
         try:

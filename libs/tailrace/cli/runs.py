@@ -1,4 +1,4 @@
-"""`trigger`, `runs`, `logs`, `webhooks`, `status`: what a running `up` does and did."""
+"""`trigger`, `runs`, `logs`, `status`: what a running `up` does and did."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tailrace.cli.errors import EXIT_FAILED, EXIT_OK, UsageError
 from tailrace.cli.options import App, Data, Json
 from tailrace.cli.output import clock_time, duration, moment, print_json, print_table, say
 
-__all__ = ["logs", "runs", "status", "trigger", "webhooks"]
+__all__ = ["logs", "runs", "status", "trigger"]
 
 
 def trigger(
@@ -121,29 +121,6 @@ def logs(
     else:
         width = max((len(entry["title"]) for entry in found), default=12)
         entry_printer(as_json=False, title_width=width)(found)
-
-
-def webhooks(app: App = None, data: Data = None, as_json: Json = False) -> None:
-    """Each webhook with the URL that takes its posts.
-
-    \b
-    tailrace webhooks
-    curl --json '{"hello": 1}' "$(tailrace webhooks --json | jq -r '.[0].url')"
-    """
-    from tailrace.cli.client import Client
-
-    found = [
-        {"app": each["app"], **webhook}
-        for each in Client(data).get("status")["apps"]
-        if app in (None, each["app"])
-        for webhook in each["webhooks"]
-    ]
-    if as_json:
-        print_json(found)
-    elif found:
-        print_table(("app", "webhook", "table", "url"), [tuple(each.values()) for each in found])
-    else:
-        say("no webhooks; a graph has one for each `- webhook: TABLE` under `functions:`")
 
 
 def status(data: Data = None, as_json: Json = False) -> None:

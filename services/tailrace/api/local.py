@@ -16,7 +16,7 @@ from aiohttp import web
 
 from tailrace.errors import RejectedError, RetriableError, TailraceError
 
-__all__ = ["LakeView", "LocalApi", "RunnerView", "VersionGoneError"]
+__all__ = ["LakeView", "LocalApi", "RunnerView", "VersionGoneError", "WebhookView"]
 
 
 class VersionGoneError(RejectedError):
@@ -94,12 +94,29 @@ class LakeView(Protocol):
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class WebhookView(Protocol):
+    """What the routes need of the gateway."""
+
+    def webhooks(self) -> list[dict[str, Any]]:
+        """Each webhook: how it is checked, what it took, and what it refused last."""
+        ...
+
+    def refusals(self, webhook: str | None, last: int) -> list[dict[str, Any]]:
+        """The newest refused requests, oldest first."""
+        ...
+
+    def posts(self, webhook: str, last: int, *, follow: bool) -> AsyncIterator[bytes]:
+        """The newest posts, oldest first, a JSON object each, and then those that come."""
+        ...
+
+
 class LocalApi:
     """The routes, over a runner."""
 
-    def __init__(self, runner: RunnerView, lake: LakeView, *, token: str) -> None:
+    def __init__(self, runner: RunnerView, lake: LakeView, webhooks: WebhookView, *, token: str) -> None:
         self._runner = runner
         self._lake = lake
+        self._webhooks = webhooks
         self._token = token
 
     def add_to(self, app: web.Application) -> None:
@@ -114,6 +131,9 @@ class LocalApi:
         router.add_get("/api/local/tables/{table}/rows", self._guarded(self._rows))
         router.add_post("/api/local/tables/{table}/restore", self._guarded(self._restore))
         router.add_post("/api/local/sql", self._guarded(self._sql))
+        router.add_get("/api/local/webhooks", self._guarded(self._webhook_list))
+        router.add_get("/api/local/webhooks/{webhook}/posts", self._guarded(self._posts))
+        router.add_get("/api/local/refusals", self._guarded(self._refusals))
         router.add_get("/api/local/lake", self._guarded(self._lake_status))
         router.add_post("/api/local/lake/gc", self._guarded(self._lake_gc))
         router.add_post("/api/local/lake/rebuild", self._guarded(self._lake_rebuild))
@@ -133,6 +153,20 @@ class LocalApi:
                 return _problem(500, str(error))
 
         return guarded
+
+    async def _webhook_list(self, _: web.Request) -> web.Response:
+        return _json(self._webhooks.webhooks())
+
+    async def _refusals(self, request: web.Request) -> web.Response:
+        query = request.query
+        return _json(self._webhooks.refusals(query.get("webhook"), int(query.get("last", 20))))
+
+    async def _posts(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        posts = self._webhooks.posts(
+            request.match_info["webhook"], int(query.get("last", 10)), follow="follow" in query
+        )
+        return await _streamed(request, (post + b"\n" async for post in posts))
 
     async def _status(self, _: web.Request) -> web.Response:
         return _json(self._runner.status())

@@ -13,6 +13,7 @@ from tailrace.gateway.routes import RoutesFileError, write_routes
 from tailrace.gateway.routing import webhook_problems, webhook_route
 from tailrace.gateway.server import Door, PortTakenError
 from tailrace.gateway.settings import GatewaySettings, ProcessSettings
+from tailrace.gateway.view import GatewayView
 
 __all__ = [
     "AccessLog",
@@ -21,6 +22,7 @@ __all__ = [
     "Door",
     "Gateway",
     "GatewaySettings",
+    "GatewayView",
     "Ops",
     "PortTakenError",
     "ProcessSettings",

@@ -31,6 +31,7 @@ from tailrace.gateway.handshakes import Reply
 from tailrace.gateway.keys import KeyStore
 from tailrace.gateway.limits import Bucket, Room
 from tailrace.gateway.metrics import Metrics, WebhookCounts
+from tailrace.gateway.recent import Refusals
 from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import WebhookRoute
 from tailrace.gateway.schemes import Provider, Source
@@ -72,6 +73,8 @@ class Gateway:
         self._guards: dict[str, Guard] = {}
         self._secret_of = secret_of
         self._keys = KeyStore(runtime.clock)
+        self.refusals = Refusals(self._settings.refusals_max, self._settings.refused_body_bytes)
+        """The newest refused requests."""
         self._repeats = Repeats(log, runtime.clock, ids_max=self._settings.ids_max)
         self._appender: Appender | None = None
         self._answers = Answers(log)
@@ -90,6 +93,16 @@ class Gateway:
     @property
     def settings(self) -> GatewaySettings:
         return self._settings
+
+    @property
+    def routes(self) -> Mapping[str, WebhookRoute]:
+        """The webhooks, by the id in their URL."""
+        return self._routes
+
+    def shut(self, webhook: str) -> str | None:
+        """Why a webhook takes nothing at all, for its owner; None where it takes posts."""
+        guard = self._guards.get(webhook)
+        return None if guard is None else guard.shut
 
     @property
     def accepted(self) -> int:
@@ -172,7 +185,7 @@ class Gateway:
         name = request.match_info["webhook"]
         route = self._routes.get(name)
         counts = self.metrics.unknown if route is None else self.metrics.of(name, route.topic)
-        held = 0
+        held, raw = 0, b""
         try:
             if route is None:
                 raise RefusedError(404, "unknown", "there is no webhook of this id; `tailrace webhooks` lists them")
@@ -186,7 +199,7 @@ class Gateway:
             reply = None if guard is None else await self._admit(guard, request, raw)
             response = await self._take(request, route, raw, counts) if reply is None else _replied(reply)
         except RefusedError as refused:
-            counts.refused[refused.code] += 1
+            self._note_refused(counts, route, request, refused, raw)
             response = web.json_response({"detail": refused.reason}, status=refused.status, headers=refused.headers)
             if refused.status in (408, 413):
                 response.force_close()  # the rest of the body is not waited for
@@ -215,7 +228,7 @@ class Gateway:
             if reply is None:
                 raise RefusedError(405, "method", "post to this webhook", {"Allow": "POST"})
         except RefusedError as refused:
-            counts.refused[refused.code] += 1
+            self._note_refused(counts, route, request, refused, b"")
             return web.json_response({"detail": refused.reason}, status=refused.status, headers=refused.headers)
         return _replied(reply)
 
@@ -228,6 +241,18 @@ class Gateway:
             url += "?" + request.raw_path.partition("?")[2]
         delivery = Delivery(method=request.method, url=url, headers=request.headers, body=raw)
         return await guard.admit(delivery, self._runtime.clock.now_ms())
+
+    def _note_refused(
+        self,
+        counts: WebhookCounts,
+        route: WebhookRoute | None,
+        request: web.Request,
+        refused: RefusedError,
+        body: bytes,
+    ) -> None:
+        counts.refused[refused.code] += 1
+        name = None if route is None else route.webhook
+        self.refusals.note(self._runtime.clock.now_ms(), name, self._sender(request), request, refused, body)
 
     def _sender(self, request: web.Request) -> str:
         trusted = self._settings.trusted_proxies

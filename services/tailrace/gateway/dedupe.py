@@ -30,6 +30,9 @@ _LOGGER = logging.getLogger("tailrace.gateway")
 ID_CHARACTERS_MAX = 255
 """Longest id that is kept as it is; a longer one is kept as its digest. Real ones have 20 to 70."""
 
+REPLAY_PREFIX = "tailrace-replay:"
+"""Begins the keys of posts that `tailrace webhook replay` sends: they count before any id that the post has itself."""
+
 _READ_EVERY_S = 0.5
 """Between two looks at what was written: repeats that reach another gateway a second later are known there."""
 
@@ -48,7 +51,9 @@ def delivery_id(
         rows: the posted values; a pointer goes into the one value, or into the array of them.
     """
     source = None
-    if place is not None:
+    if headers.get("Idempotency-Key", "").startswith(REPLAY_PREFIX):
+        source = Source(header="Idempotency-Key")
+    elif place is not None:
         source = Source(pointer=place) if is_pointer(place) else Source(header=place)
     elif "Idempotency-Key" in headers:
         source = Source(header="Idempotency-Key")

@@ -42,6 +42,13 @@ class GatewaySettings(BodyLimits):
     """Most ids of posts that are remembered for one webhook, about 150 bytes each; the oldest are forgotten first, so
     past it the window is shorter than asked for."""
 
+    refusals_max: int = 200
+    """Most refused requests that are kept to be looked at."""
+
+    refused_body_bytes: int = 0
+    """How much of a refused body is kept with them. Bodies may hold what nobody here should read, so it is nothing
+    unless somebody asks for it."""
+
     retry_after: timedelta = timedelta(seconds=2)
     """What a sender is told to wait when the log is away or busy."""
 
