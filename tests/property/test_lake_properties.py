@@ -30,9 +30,9 @@ from tailrace.lake import (
     snapshot_version,
     tidy,
 )
-from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log, scan
+from tailrace.log import Log, NewRecord, Offset, Partition, Record, TopicSpec, open_log
 from tailrace.runtime import Crash, CrashAt, Probe, Runtime
-from tailrace.tables import IdMaker, StagedFiles, TableFold, VersionReader, message, rows_message
+from tailrace.tables import IdMaker, Messages, StagedFiles, TableFold, VersionReader, message, rows_message
 from tailrace.tables.schema import from_stored
 
 ORDERS = Partition("shop.orders")
@@ -57,28 +57,47 @@ class House:
     tables: dict[str, VersionTable] = field(default_factory=dict)
     stale: dict[str, VersionTable] = field(default_factory=dict)
     """Handles as they were some rounds ago: those of a rival."""
+    records: list[Record] = field(default_factory=list)
+    """All that was ever written, for the log is trimmed."""
 
     def put(self, value: bytes) -> None:
-        self.log.append(ORDERS, [NewRecord(value)])
+        written = self.log.append(ORDERS, [NewRecord(value)])
+        self.records += self.log.read(ORDERS, written.start, records_max=1).records
 
     def rows(self, rows: Sequence[Mapping[str, Any]], fields: Mapping[str, str], **head: Any) -> None:
         full = {"kind": "rows", "n": len(rows), "fields": dict(fields), **head}
         self.put(rows_message(full, orjson.dumps(list(rows))))
 
-    def fold(self, stop: int | None = None) -> TableFold:
-        if stop is None:
-            return fold_topic(self.log, ORDERS, TableFold("orders"))
+    def fold(self, stop: int = 1 << 40) -> TableFold:
         fold = TableFold("orders")
-        for batch in scan(self.log, ORDERS, 0, stop):
-            fold.advance(((r.offset, r.ts_ms, r.value) for r in batch.records), batch.next)
+        for record in self.records:
+            if record.offset < stop:
+                fold.advance([(record.offset, record.ts_ms, record.value)], record.offset + 1)
         return fold
+
+    def scan(self, start: int, stop: int) -> Iterator[Messages]:
+        """All that was ever written, as a source of messages."""
+        wanted = [record for record in self.records if start <= record.offset < stop]
+        values = [record.value or b"" for record in wanted]
+        yield Messages(
+            [record.offset for record in wanted],
+            [record.ts_ms for record in wanted],
+            [len(value) for value in values],
+            b",".join(values),
+        )
 
     @property
     def born_ms(self) -> int:
         return self.log.topics()[ORDERS.topic].born_ms
 
     def source(self) -> TopicSource:
-        return TopicSource(ORDERS.topic, self.born_ms, LogSource(self.log, ORDERS), StagedFiles(Path("/nowhere")))
+        return TopicSource(
+            ORDERS.topic,
+            self.born_ms,
+            LogSource(self.log, ORDERS),
+            StagedFiles(Path("/nowhere")),
+            self.log.starts([ORDERS])[ORDERS],
+        )
 
     def snapshot(self, *, probe: Probe | None = None, rival: bool = False) -> list[Snapshotted]:
         fold = self.fold()
@@ -91,6 +110,12 @@ class House:
             done.append(result)
         return done
 
+    def trim(self, share: float) -> None:
+        """Cut off a share of the log that is in the lake."""
+        done = self.snapshot()
+        assert all(each.lost is None for each in done), "nothing that is in the lake is lost by a trim"
+        self.log.trim(ORDERS, Offset(int(self.fold().position * share)))
+
     def upkeep(self, probe: Probe | None = None) -> None:
         runtime = Runtime(probe=probe or Probe())
         for table in self.tables.values():
@@ -102,9 +127,7 @@ class House:
         view = self.fold(position).view_of(name)
         assert view is not None
         id_column = view.settings.monotonic_id or "_patterns_id"
-        reader = VersionReader(
-            view, IdMaker(ORDERS.topic, self.born_ms), LogSource(self.log, ORDERS), StagedFiles(Path("/nowhere"))
-        )
+        reader = VersionReader(view, IdMaker(ORDERS.topic, self.born_ms), self, StagedFiles(Path("/nowhere")))
         return reader.table(id_column=id_column)
 
     def check(self) -> None:
@@ -165,6 +188,7 @@ steps = st.one_of(
     st.tuples(st.just("rival")),
     st.tuples(st.just("reopen")),
     st.tuples(st.just("upkeep")),
+    st.tuples(st.just("trim"), st.sampled_from([0.5, 1.0])),
     st.tuples(st.just("crash"), st.sampled_from(POINTS), st.integers(1, 2)),
     st.tuples(st.just("crash-upkeep"), st.sampled_from(UPKEEP_POINTS)),
 )
@@ -197,6 +221,8 @@ def take(house: House, step: tuple[Any, ...]) -> None:
         house.snapshot(rival=True)
     elif kind == "reopen":
         house.tables = {}
+    elif kind == "trim":
+        house.trim(rest[0])
     elif kind == "upkeep":
         house.upkeep()
     else:
@@ -243,7 +269,7 @@ def make_house() -> Iterator[Callable[[], House]]:
 def run(house: House, script: Sequence[tuple[Any, ...]]) -> None:
     for step in script:
         take(house, step)
-        if step[0] in ("snapshot", "rival", "upkeep", "crash", "crash-upkeep"):
+        if step[0] in ("snapshot", "rival", "upkeep", "trim", "crash", "crash-upkeep"):
             house.check()
     house.snapshot()
     house.check()

@@ -356,7 +356,8 @@ class VersionTable:
             return
         folder = self.location.local_path(self.folder)
         commits = [_commit_path(version) for version in range(first, self.delta_version + 1)]
-        for path in (*commits, "_delta_log", ""):
+        above = ("..", "../..") if first == 0 else ()  # of a new table: its folder's name is an entry there
+        for path in (*commits, "_delta_log", "", *above):
             with lake_errors(self.folder, path):
                 handle = os.open(folder / path, os.O_RDONLY)
                 try:
