@@ -13,7 +13,8 @@ from tailrace.tables.fold import (
     VersionView,
     version_name,
 )
-from tailrace.tables.ids import ROWS_PER_MESSAGE_MAX, BadIdError, IdMaker, RowPlace, parse_id
+from tailrace.tables.ids import ROWS_PER_MESSAGE_MAX, BadIdError, IdMaker, RowPlace, parse_id, place_number, places_of
+from tailrace.tables.live import Live
 from tailrace.tables.messages import (
     Head,
     Messages,
@@ -44,6 +45,7 @@ __all__ = [
     "FileSource",
     "Head",
     "IdMaker",
+    "Live",
     "MessageSource",
     "Messages",
     "RowPlace",
@@ -67,6 +69,8 @@ __all__ = [
     "file_message",
     "message",
     "parse_id",
+    "place_number",
+    "places_of",
     "read_answer",
     "rows_message",
     "split_head",

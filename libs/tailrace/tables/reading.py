@@ -208,11 +208,15 @@ class VersionReader:
         its position.
         """
         past = self._past if offset < self._log_start else None
-        live = self._live(place_number(offset, row), past)
-        if past is not None:
-            yield from self._past_batches(past, live, place_number(offset, row))
-            offset, row = max((offset, row), (self._position, 0))
-        gone = frozenset(live.gone.tolist())
+        gone: frozenset[int] = frozenset()
+        if (
+            past is not None or self.view.deletes or regimes_of(self.view)
+        ):  # a plain stream loads neither numpy nor Arrow
+            live = self._live(place_number(offset, row), past)
+            gone = frozenset(live.gone.tolist())
+            if past is not None:
+                yield from self._past_batches(past, live, place_number(offset, row))
+                offset, row = max((offset, row), (self._position, 0))
         yield from self._log_batches(offset, row, gone)
 
     def _log_batches(self, offset: int, row: int, gone: frozenset[int]) -> Iterator[StreamBatch]:
@@ -592,8 +596,10 @@ class _Tail:
         rows = 0
         for piece in self._read():
             rows += len(piece.places)
-            if kept is not None:
-                kept = [*kept, piece] if rows <= self._rows_max else None
+            if kept is not None and rows <= self._rows_max:
+                kept.append(piece)
+            else:
+                kept = None
             yield piece
         self._kept = kept
 
