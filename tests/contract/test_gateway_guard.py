@@ -167,6 +167,14 @@ async def test_slack_is_answered_once_it_is_known_for_slack(door: Doorway) -> No
     assert door.records() == []
 
 
+async def test_slack_is_answered_by_an_open_webhook_too(door: Doorway) -> None:
+    """Apps of the original name no provider (interfaces 3.8)."""
+    body = b'{"token": "t", "type": "url_verification", "challenge": "abc"}'
+    assert await door.ask("POST", "open", body) == (200, b'{"challenge":"abc"}')
+    assert await door.ask("POST", "open", b'{"type": "event_callback", "challenge": "abc"}') == (200, b"")
+    assert door.records() == [{"type": "event_callback", "challenge": "abc"}]
+
+
 async def test_meta_asks_by_get(door: Doorway) -> None:
     query = "?hub.mode=subscribe&hub.challenge=42&hub.verify_token="
     assert await door.ask("GET", f"meta{query}token") == (200, b"42")

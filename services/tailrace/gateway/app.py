@@ -27,7 +27,7 @@ from tailrace.gateway.bodies import decode, inflate
 from tailrace.gateway.dedupe import Repeats, delivery_id
 from tailrace.gateway.deliveries import Delivery
 from tailrace.gateway.guard import Guard, SecretOf, environment_secret, guard_of, sender_address
-from tailrace.gateway.handshakes import Reply
+from tailrace.gateway.handshakes import Reply, slack_challenge
 from tailrace.gateway.keys import KeyStore
 from tailrace.gateway.limits import Bucket, Room
 from tailrace.gateway.metrics import Metrics, WebhookCounts
@@ -267,6 +267,8 @@ class Gateway:
         guard = self._guards.get(route.webhook)
         provider = None if guard is None else guard.provider
         posted = decode(*_unwrapped(provider, body, headers), self._settings)
+        if provider is None and not route.respond and (challenge := slack_challenge(posted.rows)) is not None:
+            return _replied(challenge)
         runtime = self._runtime
         runtime.probe.reached("webhook-parsed")
         now_ms = runtime.clock.now_ms()

@@ -13,7 +13,7 @@ from tailrace.gateway.deliveries import Delivery
 from tailrace.gateway.schemes import Handshake, Provider
 from tailrace.gateway.verify import Refusal, is_amazon_sns, same
 
-__all__ = ["Reply", "Visit", "handshake"]
+__all__ = ["Reply", "Visit", "handshake", "slack_challenge"]
 
 _ASKED_MAX = 1_024
 """Longest text that is handed back; providers send a few dozen characters."""
@@ -52,6 +52,14 @@ def handshake(
         if asked and len(asked[0]) <= _ASKED_MAX:
             return _answer(row, asked[0], secrets, delivery, verify_token)
     return None
+
+
+def slack_challenge(rows: list[Any]) -> Reply | None:
+    """Slack's handshake, at a webhook that asks nobody who they are: apps of the original count on it."""
+    if len(rows) != 1 or type(rows[0]) is not dict or rows[0].get("type") != "url_verification":
+        return None
+    asked = rows[0].get("challenge")
+    return Reply(orjson.dumps({"challenge": asked})) if type(asked) is str and len(asked) <= _ASKED_MAX else None
 
 
 def _answer(

@@ -137,10 +137,18 @@ def address_refusal(allowed: Sequence[str], address: str) -> Refusal | None:
 
 def signed_text(scheme: Signature, delivery: Delivery, timestamp: str) -> bytes:
     """The text that the provider signs."""
-    pieces: list[bytes] = []
-    for index, part in enumerate(_PARTS.split(scheme.signed)):
-        pieces.append(_part(part, delivery, timestamp) if index % 2 else part.encode())
-    return b"".join(pieces)
+    if scheme.signed == "{body}":
+        return delivery.body
+    parts = _parts(scheme.signed)
+    return b"".join(
+        _part(part, delivery, timestamp) if index % 2 else part.encode() for index, part in enumerate(parts)
+    )
+
+
+@lru_cache(maxsize=256)
+def _parts(signed: str) -> list[str]:
+    """Literal text and names of parts by turns."""
+    return _PARTS.split(signed)
 
 
 def _part(name: str, delivery: Delivery, timestamp: str) -> bytes:
@@ -336,7 +344,7 @@ def _raw(value: str | bytes) -> bytes:
 def _decoded(text: str, encoding: str) -> bytes | None:
     try:
         if encoding == "hex":
-            return bytes.fromhex(text) if re.fullmatch("[0-9a-fA-F]+", text) else None
+            return binascii.unhexlify(text)
         if encoding == "base64url":
             return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         return base64.b64decode(text, validate=True)
