@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
     from deltalake.transaction import AddAction, RemoveAction
+    from obstore.store import ObjectStore
 
 __all__ = ["TableMeta", "VersionTable", "id_column_of"]
 
@@ -116,6 +117,7 @@ class VersionTable:
     def __init__(self, location: LakeLocation, folder: str, delta: DeltaTable, limits: LakeLimits) -> None:
         self.location, self.folder = location, folder
         self._delta, self._limits = delta, limits
+        self._store: ObjectStore | None = None
         self.meta = self._read_meta()
         """Of the newest commit."""
 
@@ -203,6 +205,13 @@ class VersionTable:
     def position(self) -> int:
         """Every message of the version before this offset is in, none at or after it."""
         return self.meta.position
+
+    @property
+    def store(self) -> ObjectStore:
+        """The table's folder; one client for as long as the table is open."""
+        if self._store is None:
+            self._store = self.location.store(self.folder)
+        return self._store
 
     def file_schema(self) -> pa.Schema:
         """The Arrow schema of the files, the ids' column among them; every column but that may hold NULL."""
@@ -401,7 +410,7 @@ class VersionTable:
             if self.location.is_local:
                 text = (self.location.local_path(self.folder) / path).read_bytes()
             else:
-                text = bytes(self.location.store(self.folder).get(path).bytes())
+                text = bytes(self.store.get(path).bytes())
         for line in text.splitlines():
             try:
                 action = orjson.loads(line)

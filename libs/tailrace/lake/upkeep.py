@@ -158,7 +158,7 @@ def tidy(table: VersionTable, *, limits: LakeLimits | None = None, runtime: Runt
         old = [path for version, path in commits if version < max(covered)]
         with lake_errors(table.folder):
             for start in range(0, len(old), 1_000):  # oldest first: what is left has no holes
-                table.location.store(table.folder).delete(old[start : start + 1_000])
+                table.store.delete(old[start : start + 1_000])
         deleted = len(old)
     runtime.probe.reached("tidy-log")
     files = table.vacuum(limits.removed_kept)
@@ -171,7 +171,7 @@ def _delta_log(table: VersionTable) -> tuple[list[int], list[tuple[int, str]]]:
     checkpoints: list[int] = []
     files: list[tuple[int, str]] = []
     with lake_errors(table.folder):
-        for batch in table.location.store(table.folder).list("_delta_log"):
+        for batch in table.store.list("_delta_log"):
             for entry in batch:
                 name = entry["path"].rpartition("/")[2]
                 found = _COMMIT(name)
