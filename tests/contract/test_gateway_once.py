@@ -22,6 +22,7 @@ from tailrace.gateway.route import SuccessAnswer
 from tailrace.log import Log, LogUnavailableError, NewRecord, Partition, TopicSpec, open_log
 from tailrace.runtime import Clock, ManualClock, Runtime, SystemClock
 from tailrace.tables import Answer
+from tailrace.testing.kafka import LocalKafka
 
 TOPIC = "shop.hooks"
 NOW_MS = 1_750_000_000_000
@@ -34,10 +35,15 @@ ROUTES = [
 ]
 
 
+def topics(log: Log) -> None:
+    names = (TOPIC, "shop.short", "shop.asks", "shop._answers")
+    log.create_topics([TopicSpec(name) for name in names])
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Log]:
     log = open_log(f"sqlite:///{tmp_path / 'log.db'}")
-    log.create_topics([TopicSpec(TOPIC), TopicSpec("shop.short"), TopicSpec("shop.asks"), TopicSpec("shop._answers")])
+    topics(log)
     yield log
     log.close()
 
@@ -60,8 +66,16 @@ async def post(
     return response.status, await response.text(), "Idempotent-Replayed" in response.headers
 
 
-def rows(log: Log, topic: str) -> list[Any]:
-    reader = reader_of(log, Partition(topic), fold_topic(log, Partition(topic)))
+async def known(gateway: Gateway, key: str) -> None:
+    """Returns once the gateway has learned of an id."""
+    seen = gateway._repeats._topics[TOPIC].seen
+    async with asyncio.timeout(30):
+        while not seen.has(key, SystemClock().now_ms()):
+            await asyncio.sleep(0.01)
+
+
+def rows(log: Log, topic: str, *, settled: bool = False) -> list[Any]:
+    reader = reader_of(log, Partition(topic), fold_topic(log, Partition(topic), settled=settled))
     return [] if reader is None else reader.table().to_pylist()
 
 
@@ -140,6 +154,26 @@ async def test_gateways_that_share_a_log_learn_of_each_other(log: Log) -> None:
                 await asyncio.sleep(0.01)
         assert await post(two, "plain", {"n": 1}, "a") == (200, "", True)
     assert records(log) == [{"n": 0}, {"n": 1}]
+
+
+@pytest.mark.kafka
+async def test_on_kafka_restarts_and_other_gateways_know_the_ids(kafka_broker: LocalKafka) -> None:
+    """Read back at the start, and followed."""
+    log = open_log(kafka_broker.url)
+    topics(log)
+    try:
+        async with gateway(log, SystemClock()) as (_, client):
+            assert await post(client, "plain", {"n": 1}, "a") == (200, "", False)
+            assert await post(client, "plain", {"n": 1}, "a") == (200, "", True)
+        async with gateway(log, SystemClock()) as (_, one), gateway(log, SystemClock()) as (other, two):
+            assert await post(one, "plain", {"n": 1}, "a") == (200, "", True)
+            assert await post(two, "plain", {"n": 1}, "a") == (200, "", True)
+            assert await post(one, "plain", {"n": 2}, "b") == (200, "", False)
+            await known(other, "b")
+            assert await post(two, "plain", {"n": 2}, "b") == (200, "", True)
+        assert len(rows(log, TOPIC, settled=True)) == 2
+    finally:
+        log.close()
 
 
 async def test_an_id_whose_append_failed_may_come_again(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
