@@ -91,12 +91,15 @@ class Metrics:
         refused = CounterMetricFamily(
             "tailrace_webhook_refused", "Posts that were refused, by reason.", labels=["webhook", "reason"]
         )
+        by_label: dict[str, list[WebhookCounts]] = {}  # several webhooks may write one topic
         for counts in list(self.webhooks.values()):
-            accepted.add_metric([counts.label], counts.accepted)
-            rows.add_metric([counts.label], counts.rows)
-            size.add_metric([counts.label], counts.bytes)
-            for reason, number in counts.refused.items():
-                refused.add_metric([counts.label, reason], number)
+            by_label.setdefault(counts.label, []).append(counts)
+        for label, group in by_label.items():
+            accepted.add_metric([label], sum(counts.accepted for counts in group))
+            rows.add_metric([label], sum(counts.rows for counts in group))
+            size.add_metric([label], sum(counts.bytes for counts in group))
+            for reason, number in sum((counts.refused for counts in group), Counter()).items():
+                refused.add_metric([label, reason], number)
         yield from (accepted, rows, size, refused)
         for name, (reading, what) in self._gauges.items():
             yield GaugeMetricFamily(f"tailrace_gateway_{name}", what, value=reading())
