@@ -27,6 +27,8 @@ __all__ = ["Keeper", "KeeperError"]
 _log = logging.getLogger("tailrace.snapshotter")
 
 COMMAND = (sys.executable, "-m", "tailrace.snapshotter")
+SPARING = {"MALLOC_ARENA_MAX": "2", "ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Has the allocators give memory back: a step's rows would else stay, in one pool for each thread."""
 PAUSE_FIRST_S = 1.0
 PAUSE_MAX_S = 60.0
 """Before a snapshotter that died is started again; each pause is twice the last."""
@@ -187,7 +189,7 @@ class Keeper:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE if not order else asyncio.subprocess.DEVNULL,
             limit=LINE_BYTES_MAX,
-            env={"MALLOC_ARENA_MAX": "2", **os.environ},
+            env={**SPARING, **os.environ},
         )
         assert process.stdin is not None
         process.stdin.write(_line({**order, "settings": self._settings().to_json(), "supervised": True}))

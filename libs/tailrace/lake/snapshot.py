@@ -40,6 +40,9 @@ __all__ = ["Snapshotted", "TopicSource", "snapshot_version"]
 
 Bury = Callable[[Sequence[BadRow]], None]
 
+_READ_ROWS_MAX = 16_384
+"""Rows that are decoded at a time: while they are Python objects they take twenty times the room of their messages."""
+
 _BURIED_AT_ONCE = 1_000
 """Bad rows that wait in memory for `bury`."""
 
@@ -241,7 +244,7 @@ class _Work:
     def _write_tail(self) -> list[Part] | None:
         """The tail's rows in new files; None where the Delta table's columns cannot hold a NULL of theirs."""
         assert self._table is not None
-        writer = self._write(self._reader().tables(id_column=self._id_column, start=(self._floor, 0)))
+        writer = self._write(self._reader().tables(_READ_ROWS_MAX, id_column=self._id_column, start=(self._floor, 0)))
         parts = writer.finish()
         refused = {name for name, nullable in self._table.columns.items() if not nullable}
         if refused & writer.nulls:
@@ -289,7 +292,9 @@ class _Work:
             if step.from_snapshot and self._snapshot is not None:
                 past, start = SnapshotReader(self._snapshot, self._local(stack, self._snapshot.files)), 0
             reader = self._reader(past)
-            writer = self._write(reader.tables(id_column=self._id_column, start=(start, 0) if start else None))
+            writer = self._write(
+                reader.tables(_READ_ROWS_MAX, id_column=self._id_column, start=(start, 0) if start else None)
+            )
         parts = writer.finish()
         names = stored_names(self._fields, id_column=self._id_column)
         declared = [

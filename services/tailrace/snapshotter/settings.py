@@ -77,7 +77,7 @@ class SnapshotterSettings:
     step_records_max: int = 250_000
     """Records after which a Delta commit is made without waiting any longer."""
 
-    step_bytes_max: int = 32 << 20
+    step_bytes_max: int = 16 << 20
     """Bytes of messages in one Delta commit: they are in memory as messages, as Arrow and as Parquet at once."""
 
     threads_max: int = 2

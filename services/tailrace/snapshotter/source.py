@@ -27,7 +27,7 @@ class RecentSource:
 
     def keep(self, start: int, batch: Batch) -> None:
         """Take in what a read from `start` on gave; the next one begins where this ends."""
-        messages = _messages(batch, start, batch.next)
+        messages = _messages(batch)
         self.read_bytes += len(messages.joined)
         self.read_records += len(batch.records)
         end = self._pieces[-1][1] if self._pieces else start
@@ -52,18 +52,20 @@ class RecentSource:
 
     def _from_log(self, start: int, stop: int) -> Iterator[Messages]:
         for batch in scan(self._log, self._partition, Offset(start), Offset(stop)):
-            yield _messages(batch, start, stop)
+            yield _messages(batch)
 
 
-def _messages(batch: Batch, start: int, stop: int) -> Messages:
-    """A batch's records with `start <= offset < stop`, without tombstones (no reader shows them)."""
-    records = [(record, record.value) for record in batch.records if record.value is not None]
-    records = [(record, value) for record, value in records if start <= record.offset < stop]
+def _messages(batch: Batch) -> Messages:
+    """A batch's records, without tombstones (no reader shows them)."""
+    records = batch.records
+    values = [value for _, _, _, value in records if value is not None]
+    if len(values) < len(records):
+        records = [record for record in records if record.value is not None]
     return Messages(
-        [record.offset for record, _ in records],
-        [record.ts_ms for record, _ in records],
-        [len(value) for _, value in records],
-        b",".join([value for _, value in records]),
+        [offset for offset, _, _, _ in records],
+        [ts_ms for _, ts_ms, _, _ in records],
+        [len(value) for value in values],
+        b",".join(values),
     )
 
 
