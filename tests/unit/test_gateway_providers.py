@@ -514,6 +514,14 @@ def test_pointers() -> None:
     assert is_pointer("/a~0b") and not is_pointer("a") and not is_pointer("/a~2") and not is_pointer("")
 
 
+def test_what_is_read_before_the_sender_is_known_is_bounded() -> None:
+    """Strangers cannot make us parse megabytes of fields or millions of brackets."""
+    form = Delivery(headers=CIMultiDict({"Content-Type": "application/x-www-form-urlencoded"}), body=b"a=b&" * 300_000)
+    assert form.form == []
+    assert Delivery(body=b"[" + b"[]," * 200_000 + b"0]").document is None
+    assert Delivery(url="https://a/?" + "a=b&" * 2_000).query == []
+
+
 def test_forms_of_both_kinds_are_read() -> None:
     """Dropbox Sign posts its JSON in a field of a multipart form."""
     (vector,) = (v for v in VECTORS if v.provider == "dropbox-sign")

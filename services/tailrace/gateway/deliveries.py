@@ -20,6 +20,10 @@ _FIELDS_MAX = 1_000
 """Most fields of a form or query that are looked at."""
 _ITEMS_MAX = 16
 """Most items of a list in a header that are looked at: each may cost a digest."""
+_FORM_BYTES_MAX = 1 << 20
+"""Largest form that is looked at: some must be read before it is known who sent them, and it takes 50 ms and more."""
+_CONTAINERS_MAX = 200_000
+"""Most brackets in a document that is looked at: each may take 64 bytes of memory."""
 _TEXT_MAX = 16_384
 """Longest value that is looked at."""
 
@@ -70,6 +74,8 @@ class Delivery:
     @cached_property
     def form(self) -> list[tuple[str, str]]:
         """Fields of a form body, decoded; none where the body is no form."""
+        if len(self.body) > _FORM_BYTES_MAX:
+            return []
         if self.content_type == "application/x-www-form-urlencoded":
             return _pairs(self.body.decode("utf-8", "replace"))
         if self.content_type == "multipart/form-data":
@@ -79,9 +85,13 @@ class Delivery:
     @cached_property
     def document(self) -> Any:
         """The body as JSON; of a form, what its field `json` or `payload` holds. None where it is none."""
-        text: bytes | str = self.body
+        text = self.body
         if self.is_form:
-            text = next((value for name, value in self.form if name in ("json", "payload")), "")
+            text = next((value for name, value in self.form if name in ("json", "payload")), "").encode(
+                errors="replace"
+            )
+        if text.count(b"[") + text.count(b"{") > _CONTAINERS_MAX:
+            return None
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError:
