@@ -144,7 +144,7 @@ def history(data: st.DataObject) -> list[bytes]:
         elif kind == "arrow":
             typed = {name: parse_type(text) for name, text in types().items()}
             rows = [
-                {name: value for name, value in row.items() if value not in ("x", "maybe")}
+                {name: value for name, value in row.items() if value not in ("x", "maybe", "words")}
                 for row in rows_of(data, types())
             ]
             out.append(arrow_message({"fields": types(), **head}, rows_to_arrow(rows, typed)))

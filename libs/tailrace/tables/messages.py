@@ -74,6 +74,19 @@ class Messages(NamedTuple):
             yield self.joined[start : start + size]
             start += size + 1
 
+    def parts(self, bytes_max: int) -> Iterator[Messages]:
+        """The same messages in batches of about `bytes_max`: what is parsed at once is in memory at once."""
+        if len(self.joined) <= bytes_max:
+            yield self
+            return
+        first = begin = end = 0
+        for at, size in enumerate(self.sizes, 1):
+            end += size + 1
+            if end - begin >= bytes_max or at == len(self.sizes):
+                rows = slice(first, at)
+                yield Messages(self.offsets[rows], self.ts_ms[rows], self.sizes[rows], self.joined[begin : end - 1])
+                first, begin = at, end
+
 
 def message(head: Mapping[str, object]) -> bytes:
     """A message that carries no rows inline."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tailrace.errors import RejectedError
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BadMessageError", "BadRow", "FileSource", "Piece", "pieces_of"]
 
-_POST_NAMES = ("timestamp", "record", "patterns_request_key")
+_PARSED_BYTES = 1 << 20
+_PIECE_ROWS = 4_096
+"""What is parsed at once, and the rows that are Python objects at a time: few enough that their memory is used again and
+again, which makes the work several times as fast."""
 
 
 class FileSource(Protocol):
@@ -141,10 +145,11 @@ def pieces_of(
     Raises:
         StagedFileMissingError: rejected; rows that were written in bulk are gone.
     """
+    rows_max = min(rows_max, _PIECE_ROWS)
     step, until = 0, -1
     fields: Mapping[str, FieldType] = {}
     waiting = _Waiting(False, 0)
-    for batch in batches:
+    for batch in chain.from_iterable(each.parts(_PARSED_BYTES) for each in batches):
         for offset, ts_ms, doc in zip(batch.offsets, batch.ts_ms, decode_rows(batch), strict=True):
             kind = doc.get("kind")
             if kind not in DATA_KINDS:

@@ -138,6 +138,10 @@ class VersionReader:
         live = self._live(first, past, tail)
         if past is not None:
             yield from self._past_tables(past, live, first, names, id_column, rows_max)
+        import pyarrow as pa
+
+        made: list[pa.Table] = []
+        rows = 0
         for piece in tail.pieces():
             if self._on_bad_row is not None:
                 for bad in piece.bad:
@@ -145,11 +149,18 @@ class VersionReader:
             mask = live.mask(piece.places)
             if len(piece.places) and piece.places[0] < first:
                 mask = (piece.places >= first) if mask is None else mask & (piece.places >= first)
-            made = self._shown(piece, names, id_column)
+            shown = self._shown(piece, names, id_column)
             if mask is not None:
-                made = made.filter(_boolean(mask))
-            if made.num_rows:
-                yield made
+                shown = shown.filter(_boolean(mask))
+            # Tables without columns lose their rows where they are joined.
+            if made and (rows + shown.num_rows > rows_max or not shown.column_names):
+                yield pa.concat_tables(made) if len(made) > 1 else made[0]
+                made, rows = [], 0
+            if shown.num_rows:
+                made.append(shown)
+                rows += shown.num_rows
+        if made:
+            yield pa.concat_tables(made) if len(made) > 1 else made[0]
 
     def table(self, *, id_column: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in one Arrow table."""
