@@ -226,6 +226,29 @@ class LakeSiege:
         reader = VersionReader(view, ids, source, StagedFiles(self.folder / "staging"))
         return pa.concat_tables(reader.tables(id_column="patterns_id")).sort_by("patterns_id")
 
+    def active_rows(self) -> dict[str, list[dict[str, Any]]]:
+        """What any Delta reader sees of the active versions."""
+        index = read_index(self.log, "siege", table_topics(self.log, ["siege"]))
+        found = {}
+        for topic in TOPICS:
+            fold = index[topic].table_fold()
+            assert fold is not None and fold.active is not None
+            folder = index[topic].snapshots[fold.active.name].folder
+            table = deltalake.DeltaTable(str(self.folder / "lake" / folder)).to_pyarrow_table()
+            found[topic] = pa.table(table).sort_by("patterns_id").to_pylist()
+        return found
+
+    def check_after_retention(self, active: Mapping[str, Any]) -> None:
+        """The log is empty, the active versions are as they were, and of the others nothing is left."""
+        self._demand(self.active_rows() == active, "the active versions are not what they were")
+        index = read_index(self.log, "siege", table_topics(self.log, ["siege"]))
+        folders = {path.relative_to(self.folder / "lake").as_posix() for path in (self.folder / "lake").glob("*/*")}
+        wanted = {snapshot.folder for entry in index.values() for snapshot in entry.snapshots.values()}
+        self._demand(folders == wanted, f"there are {folders}, the index knows {wanted}")
+        self._demand(len(wanted) == len(TOPICS), f"more than the active versions are left: {wanted}")
+        partitions = [Partition(topic) for topic in TOPICS]
+        self._demand(self.log.starts(partitions) == self.log.ends(partitions), "the log was not trimmed")
+
     @staticmethod
     def _demand(promise: bool, what: str) -> None:
         if not promise:

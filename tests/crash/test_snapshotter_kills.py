@@ -14,6 +14,14 @@ from tailrace.testing.kafka import LocalKafka
 
 SNAPSHOT_POINTS = ["topic-read", "lake-opened", "lake-read", "lake-columns", "lake-committed", "lake-written"]
 UPKEEP_POINTS = ["compact-read", "compact-committed", "tidy-checkpoint", "tidy-log", "tidy-files"]
+RETENTION_POINTS = [
+    "retention-decided",
+    "retention-noted",
+    "retention-folders-gone",
+    "retention-trimmed",
+    "retention-files-gone",
+    "retention-closed",
+]
 SEED = int(os.environ.get("TAILRACE_SEED", "1"))
 
 pytestmark = pytest.mark.timeout(600)
@@ -122,3 +130,21 @@ def test_a_rival_that_is_not_looked_at_is_found(siege: LakeSiege) -> None:
     with pytest.raises(PromiseBrokenError):
         siege.settle(patience_s=8)
         siege.check()
+
+
+def test_a_death_at_each_step_of_retention(siege: LakeSiege) -> None:
+    """What stays can be read; what goes is gone from index, lake and log in the end."""
+    for _ in range(3):
+        for _ in range(40):
+            siege.write()
+        siege.settle()
+    active = siege.active_rows()
+    young = {"retention_s": 0, "grace_s": 0}
+    for point in RETENTION_POINTS:
+        siege.write()
+        siege.task("gc", kill_at=point, **young)
+    siege.settle()
+    active = siege.active_rows()
+    siege.task("gc", **young)
+    assert siege.task("gc", **young) == []
+    siege.check_after_retention(active)
