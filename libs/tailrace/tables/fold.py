@@ -118,6 +118,9 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
 
 NO_SETTINGS = Settings()
 
+_UNCOUNTED = -(1 << 62)
+"""So far below none that what is added later does not make it a count."""
+
 
 @dataclass(frozen=True, slots=True)
 class VersionView:
@@ -136,7 +139,8 @@ class VersionView:
     """Offsets of the `delete` messages."""
 
     appended: int
-    """Rows appended since it began or was truncated; with a key or deletes there are fewer to be seen."""
+    """Rows appended since it began or was truncated; with a key or deletes there are fewer to be seen. Less than none
+    where that is not known, as of an earlier cut."""
 
     keys: tuple[tuple[int, tuple[str, ...]], ...] = ()
     """(first offset, unique key in force from there on), in order; each key acts on the rows that are there by then."""
@@ -154,10 +158,10 @@ class VersionView:
     @property
     def exact_count(self) -> int | None:
         """Number of rows where appending alone decides it, else None (it takes a read)."""
-        return None if self.settings.unique_on or self.deletes else self.appended
+        return None if self.settings.unique_on or self.deletes or self.appended < 0 else self.appended
 
     def before(self, cut: int) -> VersionView:
-        """This version without what lies at or after `cut`; `appended` stays, so it is exact for the active one only."""
+        """This version without what lies at or after `cut`."""
         segments = tuple((start, min(stop, cut)) for start, stop in self.segments if start < cut)
         keys = tuple(entry for entry in self.keys if entry[0] < cut)
         return replace(
@@ -167,6 +171,7 @@ class VersionView:
             settings=replace(self.settings, unique_on=keys[-1][1]) if keys else self.settings,
             deletes=tuple(at for at in self.deletes if at < cut),
             keys=keys,
+            appended=_UNCOUNTED if any(stop > cut for _, stop in self.segments) else self.appended,
         )
 
     def to_json(self) -> dict[str, object]:
