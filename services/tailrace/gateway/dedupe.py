@@ -2,7 +2,7 @@
 
 A message carries its post's id in its head. What a gateway knows of ids is a fold over the tails of the topics: it is
 read back at the start, and followed while posts come, so that restarts forget nothing and several gateways learn from
-each other within a second. Ids that another gateway takes at the very same moment slip through; readers drop those.
+each other within a second. An id that two gateways take within that second makes two messages; both carry it.
 """
 
 from __future__ import annotations
