@@ -34,9 +34,9 @@ from tailrace.graph.model import (
 )
 from tailrace.graph.pycode import read_python
 from tailrace.graph.report import format_error, format_errors
+from tailrace.graph.section import parameter_value
 from tailrace.graph.sqlcode import OUTPUT_PORT, read_sql
 from tailrace.graph.sqltext import strip_sql_comments
-from tailrace.graph.section import parameter_value
 
 __all__ = [
     "COMPONENTS_FOLDER",
@@ -70,10 +70,10 @@ __all__ = [
     "is_id",
     "lineage",
     "load_app",
+    "parameter_value",
     "read_python",
     "read_sql",
     "slug_from",
     "strip_sql_comments",
-    "parameter_value",
     "topic_name",
 ]
