@@ -42,6 +42,9 @@ __all__ = ["CONTACT_FILE", "AlreadyUpError", "House", "HouseSettings", "PortInUs
 ROUTES_FILE = "gateway.json"
 """Below the data folder: the webhooks, for gateway processes of their own (`python -m tailrace.gateway`)."""
 
+_START = timedelta(seconds=5)
+"""What starting the snapshotter may take on a busy machine: where a table asks for less, it stays."""
+
 CONTACT_FILE = "up.json"
 """Below the data folder: where a running `up` can be reached, and the token to do so."""
 
@@ -208,13 +211,15 @@ class House:
                 )
                 tables[topic] = wish
                 tables[table.dead_letters] = replace(wish, name=f"{store.name}_dead_letters")
-        return SnapshotterSettings(
+        hurried = any(wish.freshness is not None and wish.freshness < _START for wish in tables.values())
+        settings = SnapshotterSettings(
             log_url=self.settings.url,
             lake_url=self.settings.lake,
             staging_dir=str(self.settings.data_dir.resolve() / "staging"),
             graphs=tuple(deployment.graph for deployment in self.deployments),
             tables=tables,
         )
+        return replace(settings, idle_exit=None) if hurried else settings
 
     async def stop(self) -> None:
         """Answer what was accepted, commit what ended, and let go of everything; within 5 s."""

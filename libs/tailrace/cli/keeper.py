@@ -139,6 +139,8 @@ class Keeper:
         until_s = loop.time() + UPKEEP_S
         while loop.time() < until_s:
             settings = self._settings()
+            if settings.idle_exit is None:  # it is to be there before there are any
+                return
             topics = await asyncio.to_thread(table_topics, self._log, settings.graphs)
             if await asyncio.to_thread(lake_is_gone, self._log, settings.lake_url, list(topics)):
                 return
