@@ -104,6 +104,25 @@ async def test_readiness_follows_the_log_and_the_stop(gateway: Gateway, log: Log
     assert (await ask(port, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 200")
 
 
+async def test_an_empty_answer_is_whole_http(port: int) -> None:
+    """It has its length and date, keeps the connection or ends it as was asked, and pipelined posts have one each."""
+    head = await ask(port, POST)
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"Content-Length: 0\r\n" in head
+    assert b"GMT\r\n" in head
+    assert b"Connection" not in head
+    for request in (POST.replace(b"HTTP/1.1", b"HTTP/1.0"), POST.replace(b"Host: x", b"Connection: close\r\nHost: x")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request)
+        assert b" 200 OK\r\n" in await asyncio.wait_for(reader.read(), 10)  # to its end
+        writer.close()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(POST * 5)
+    for _ in range(5):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    writer.close()
+
+
 async def test_a_taken_port_is_told(gateway: Gateway, port: int) -> None:
     door = Door(gateway.new_app(), connections_max=1, stop_timeout_s=1)
     with pytest.raises(PortTakenError, match="cannot be listened on"):

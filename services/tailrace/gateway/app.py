@@ -26,6 +26,7 @@ from tailrace.gateway.answers import Answers, answer_response
 from tailrace.gateway.bodies import decode, inflate
 from tailrace.gateway.dedupe import Repeats, delivery_id
 from tailrace.gateway.deliveries import Delivery
+from tailrace.gateway.empty import EmptyAnswer
 from tailrace.gateway.guard import Guard, SecretOf, environment_secret, guard_of, sender_address
 from tailrace.gateway.handshakes import Reply, slack_challenge
 from tailrace.gateway.keys import KeyStore
@@ -301,7 +302,7 @@ class Gateway:
         guard = self._guards.get(route.webhook)
         if guard is not None and guard.provider is not None and guard.provider.accepted is not None:
             return web.Response(body=orjson.dumps(guard.provider.accepted), content_type="application/json")
-        return web.Response()
+        return EmptyAnswer()
 
     async def _store_once(
         self, route: WebhookRoute, head: dict[str, Any], headers: Mapping[str, str], shaped: Shaped, key: str

@@ -29,7 +29,7 @@ _LARGE_BYTES = 64 << 10
 
 _INSERTS = [
     (size, f"INSERT INTO records (id, ts_ms, key, value) VALUES {', '.join(['(?, ?, ?, ?)'] * size)}")  # noqa: S608
-    for size in (128, 16, 4, 1)
+    for size in (256, 64, 16, 4, 1)
 ]
 """Statements for so many records. Each call into SQLite lets go of the interpreter, and to get it back from a busy event
 loop takes longer than the insert."""
