@@ -35,11 +35,12 @@ def siege(tmp_path: Path) -> Iterator[LakeSiege]:
 
 
 @pytest.fixture
-def kafka_siege(tmp_path: Path, kafka_broker: LocalKafka) -> Iterator[LakeSiege]:
-    siege = LakeSiege(tmp_path, kafka_broker.url, SEED)
-    siege.log.delete_topics([*TOPICS, "siege._index"])
-    yield siege
-    siege.close()
+def kafka_siege(tmp_path: Path) -> Iterator[LakeSiege]:
+    """On a broker of its own, because topics and groups have fixed names."""
+    with LocalKafka(folder=tmp_path / "kafka") as kafka:
+        siege = LakeSiege(tmp_path, kafka.url, SEED)
+        yield siege
+        siege.close()
 
 
 def test_a_death_at_each_step(siege: LakeSiege) -> None:
