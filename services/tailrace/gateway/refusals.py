@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from tailrace.errors import RejectedError
 
-__all__ = ["RefusedError"]
+__all__ = ["RefusedError", "UnusableSecretError"]
 
 
 class RefusedError(RejectedError):
@@ -22,3 +22,11 @@ class RefusedError(RejectedError):
     def __init__(self, status: int, code: str, reason: str, headers: Mapping[str, str] | None = None) -> None:
         self.status, self.code, self.reason, self.headers = status, code, reason, headers
         super().__init__(reason)
+
+
+class UnusableSecretError(RejectedError):
+    """A secret that cannot be a key of its scheme."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the secret cannot be used: {reason}")

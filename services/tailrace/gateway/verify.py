@@ -19,20 +19,13 @@ from ipaddress import ip_address, ip_network
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-import jwt
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
-from cryptography.x509 import load_pem_x509_certificate
-
-from tailrace.errors import RejectedError
 from tailrace.gateway.deliveries import Delivery
+from tailrace.gateway.refusals import UnusableSecretError
 from tailrace.gateway.schemes import Basic, Jwt, Scheme, Signature, Sns, Source, Token
 
 __all__ = [
     "KeyNeeded",
     "Refusal",
-    "UnusableSecretError",
     "address_refusal",
     "hmac_key",
     "is_amazon_sns",
@@ -78,14 +71,6 @@ class KeyNeeded(NamedTuple):
 
     kind: Literal["certificate", "plaid"]
     name: str
-
-
-class UnusableSecretError(RejectedError):
-    """A secret that cannot be a key of its scheme."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(f"the secret cannot be used: {reason}")
 
 
 def verify(
@@ -188,13 +173,19 @@ def _signature(scheme: Signature, secrets: Sequence[str], delivery: Delivery, no
         if not same([digest], [value.lower() for value in delivery.read(scheme.body_digest)]):
             return Refusal("signature_wrong", f"{scheme.body_digest.name} is not the SHA-256 of the body")
     text = signed_text(scheme, delivery, timestamp)
-    signatures = [raw for value in given if (raw := _decoded(value, scheme.encoding)) is not None]
+    signatures = [raw for value in given if (raw := decoded(value, scheme.encoding)) is not None]
     kind, _, digest_name = scheme.algorithm.partition("-")
     if kind == "hmac":
         expected = [hmac.digest(hmac_key(secret, scheme.key), text, digest_name) for secret in secrets]
         good = same(expected, signatures)
     else:
-        good = any(_signed_by(_public_key(secret), kind, raw, text) for secret in secrets for raw in signatures)
+        from tailrace.gateway import publickeys
+
+        good = any(
+            publickeys.signed_by(publickeys.public_key(secret), kind, raw, text)
+            for secret in secrets
+            for raw in signatures
+        )
     if not good:
         reason = f"{scheme.signature.name} does not fit the request and this webhook's secret"
         return Refusal("signature_wrong", reason)
@@ -226,7 +217,7 @@ def _basic(secrets: Sequence[str], delivery: Delivery) -> Refusal | None:
     given = delivery.read(Source(header="Authorization"))
     if not given or given[0][:6].lower() != "basic ":
         return Refusal("signature_missing", "no credentials: this webhook asks for HTTP basic authentication")
-    raw = _decoded(given[0][6:].strip(), "base64")
+    raw = decoded(given[0][6:].strip(), "base64")
     if raw is not None and same([secret.encode() for secret in secrets], [raw]):
         return None
     return Refusal("signature_wrong", "user or password is not this webhook's")
@@ -235,6 +226,8 @@ def _basic(secrets: Sequence[str], delivery: Delivery) -> Refusal | None:
 def _jwt(
     scheme: Jwt, secrets: Sequence[str], delivery: Delivery, now_ms: int, keys: Mapping[str, bytes]
 ) -> Refusal | KeyNeeded | None:
+    from tailrace.gateway import publickeys
+
     given = delivery.read(scheme.token)
     if not given:
         return Refusal("signature_missing", f"no token: {scheme.token.name} is missing")
@@ -242,19 +235,18 @@ def _jwt(
     candidates: list[Any] = []
     for secret in secrets:
         if secret.lstrip().startswith("{"):
-            candidates.append(_jwk(secret))
+            candidates.append(publickeys.jwk(secret))
         elif scheme.fetched_key:
-            try:
-                kid = str(jwt.get_unverified_header(given[0]).get("kid", ""))
-            except jwt.PyJWTError:
+            kid = publickeys.key_id(given[0])
+            if kid is None:
                 return wrong
             if kid not in keys:
                 return KeyNeeded("plaid", kid)
             if keys[kid]:
-                candidates.append(_jwk(keys[kid].decode()))
+                candidates.append(publickeys.jwk(keys[kid].decode()))
         else:
             candidates.append(secret)
-    claims = next((found for key in candidates if (found := _claims(given[0], key, scheme.algorithms))), None)
+    claims = next((found for key in candidates if (found := publickeys.claims(given[0], key, scheme.algorithms))), None)
     if claims is None:
         return wrong
     late = _outside(claims, now_ms / 1000, scheme.tolerance_s)
@@ -300,22 +292,14 @@ def _sns(
     left_out = {"SubscribeURL", "Token"} if message.get("Type") == "Notification" else {"Subject"}
     text = "".join(f"{name}\n{message[name]}\n" for name in names if name not in left_out and message.get(name))
     wrong = Refusal("signature_wrong", "Signature does not fit the message")
-    digest: hashes.HashAlgorithm = hashes.SHA1() if str(message.get("SignatureVersion")) == "1" else hashes.SHA256()  # noqa: S303
-    raw = _decoded(message["Signature"], "base64")
-    try:
-        certificate = load_pem_x509_certificate(keys[url])
-    except ValueError:
+    from tailrace.gateway import publickeys
+
+    raw = decoded(message["Signature"], "base64")
+    digest = "sha1" if str(message.get("SignatureVersion")) == "1" else "sha256"
+    if raw is None or not publickeys.certified(keys[url], raw, text.encode(), digest):
         return wrong
-    now = datetime.fromtimestamp(now_ms / 1000, UTC)
-    key = certificate.public_key()
-    if raw is None or not isinstance(key, rsa.RSAPublicKey):
-        return wrong
-    if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
+    if not publickeys.in_force(keys[url], datetime.fromtimestamp(now_ms / 1000, UTC)):
         return Refusal("signature_wrong", "the certificate of the message has ended")
-    try:
-        key.verify(raw, text.encode(), padding.PKCS1v15(), digest)
-    except InvalidSignature:
-        return wrong
     return None
 
 
@@ -341,7 +325,7 @@ def _raw(value: str | bytes) -> bytes:
     return value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
 
 
-def _decoded(text: str, encoding: str) -> bytes | None:
+def decoded(text: str, encoding: str) -> bytes | None:
     try:
         if encoding == "hex":
             return binascii.unhexlify(text)
@@ -362,58 +346,6 @@ def hmac_key(secret: str, form: str) -> bytes:
     except (ValueError, binascii.Error):
         raise UnusableSecretError(f"it is not {'base64' if form == 'whsec' else form}") from None
     return secret.encode()
-
-
-@lru_cache(maxsize=256)
-def _public_key(text: str) -> Any:
-    """The key: PEM, DER in base64, or the 32 bytes of an Ed25519 one in hex or base64."""
-    text = text.strip()
-    try:
-        if "-----BEGIN" in text:
-            return serialization.load_pem_public_key(text.encode())
-        raw = bytes.fromhex(text) if re.fullmatch("[0-9a-fA-F]{64}", text) else base64.b64decode(text, validate=True)
-        if len(raw) == 32:
-            return ed25519.Ed25519PublicKey.from_public_bytes(raw)
-        return serialization.load_der_public_key(raw)
-    except (ValueError, binascii.Error, UnsupportedAlgorithm):
-        raise UnusableSecretError("it is no public key") from None
-
-
-def _signed_by(key: Any, kind: str, signature: bytes, text: bytes) -> bool:
-    try:
-        if kind == "ed25519" and isinstance(key, ed25519.Ed25519PublicKey):
-            key.verify(signature, text)
-        elif kind == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(signature, text, ec.ECDSA(hashes.SHA256()))
-        elif kind == "rsa" and isinstance(key, rsa.RSAPublicKey):
-            key.verify(signature, text, padding.PKCS1v15(), hashes.SHA256())
-        else:
-            raise UnusableSecretError(f"it is no key for {kind}")
-    except InvalidSignature:
-        return False
-    return True
-
-
-@lru_cache(maxsize=256)
-def _jwk(text: str) -> Any:
-    try:
-        return jwt.PyJWK.from_json(text)
-    except (jwt.PyJWTError, ValueError):
-        raise UnusableSecretError("it is no JSON Web Key") from None
-
-
-def _claims(token: str, key: Any, algorithms: Sequence[str]) -> dict[str, Any] | None:
-    unchecked = ("verify_exp", "verify_nbf", "verify_iat", "verify_aud", "verify_iss", "verify_sub", "verify_jti")
-    try:
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            key,
-            algorithms=list(algorithms),
-            options=dict.fromkeys(unchecked, False),  # type: ignore[arg-type]
-        )
-    except (jwt.PyJWTError, ValueError, TypeError):
-        return None
-    return claims
 
 
 def _moment_ms(text: str, unit: str) -> int | None:
