@@ -111,10 +111,10 @@ def test_rows_without_a_key_value_are_never_equal(topic: MemoryTopic) -> None:
 
 
 def test_a_webhook_message_is_a_row_a_value(topic: MemoryTopic) -> None:
-    """timestamp and record, the record as JSON text when it is read."""
+    """timestamp and record, the record as the JSON text that was posted."""
     topic.put(webhook_message({"ts": 1_700_000_000_123}, b'{"a": 1}, [2]', 2))
     first, second = topic.read()
-    assert (first["record"], second["record"]) == ('{"a":1}', "[2]")
+    assert (first["record"], second["record"]) == ('{"a": 1}', "[2]")
     assert first["timestamp"].isoformat() == "2023-11-14T22:13:20.123000"
 
 

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from tailrace.errors import RejectedError
 from tailrace.tables.fold import message_fields
 from tailrace.tables.ids import ROWS_PER_MESSAGE_MAX
-from tailrace.tables.messages import DATA_KINDS, Head, Messages, decode_rows, read_arrow
+from tailrace.tables.messages import DATA_KINDS, Head, Messages, decode_rows, read_arrow, rows_as_written
 from tailrace.tables.schema import (
     DATETIME,
+    JSON,
     FieldType,
     arrow_type,
     cast_arrow,
     columns_to_arrow,
     conform_arrow,
+    json_bytes,
     rows_to_columns,
 )
 from tailrace.tables.streamed import Moments, moment_of
@@ -79,6 +81,8 @@ class _Waiting:
     def __init__(self, posts: bool, step: int) -> None:
         self.posts, self.step = posts, step
         self.rows: list[Any] = []
+        self.texts: list[bytes | None] = []
+        """Of posts, the JSON as it was posted; None where it is not known."""
         self.offsets: list[int] = []
         self.counts: list[int] = []
         self.received_ms: list[float] = []
@@ -107,7 +111,7 @@ class _Waiting:
         import numpy as np
         import pyarrow as pa
 
-        columns: dict[str, Any] = {"record": self.rows}
+        columns: dict[str, Any] = {"record": self._records(fields)}
         if fields.get("timestamp") == DATETIME and set(map(type, self.received_ms)) <= {int}:
             received = np.repeat(np.array(self.received_ms, np.int64) * 1_000, self.counts)
             columns["timestamp"] = pa.array(received, pa.timestamp("us"))
@@ -117,6 +121,16 @@ class _Waiting:
         if any(key is not None for key in self.request_keys):
             columns["patterns_request_key"] = self._each(self.request_keys)
         return columns
+
+    def _records(self, fields: Mapping[str, FieldType]) -> list[Any] | pa.Array[Any]:
+        """Documents as they were posted, byte for byte."""
+        import pyarrow as pa
+
+        if fields.get("record") != JSON or set(map(type, self.rows)) - {dict, list}:
+            return self.rows
+        pairs = zip(self.rows, self.texts, strict=True)
+        texts: Any = pa.array([json_bytes(row) if text is None else text for row, text in pairs], pa.binary())
+        return texts.cast(pa.string())  # type: ignore[no-any-return]
 
     def _each(self, values: Iterable[object]) -> list[object]:
         return [value for value, count in zip(values, self.counts, strict=True) for _ in range(count)]
@@ -150,7 +164,8 @@ def pieces_of(
     fields: Mapping[str, FieldType] = {}
     waiting = _Waiting(False, 0)
     for batch in chain.from_iterable(each.parts(_PARSED_BYTES) for each in batches):
-        for offset, ts_ms, doc in zip(batch.offsets, batch.ts_ms, decode_rows(batch), strict=True):
+        documents = zip(batch.offsets, batch.ts_ms, decode_rows(batch), batch.values(), strict=True)
+        for offset, ts_ms, doc, value in documents:
             kind = doc.get("kind")
             if kind not in DATA_KINDS:
                 continue
@@ -177,6 +192,8 @@ def pieces_of(
             waiting.offsets.append(offset)
             waiting.counts.append(len(own))
             if posts:
+                written = rows_as_written(value, own) if next(reversed(doc)) == "rows" else None
+                waiting.texts += written or [None] * len(own)
                 waiting.received_ms.append(moment_of(doc.get("ts"), ts_ms))
                 waiting.request_keys.append(doc.get("request_key"))
     if waiting.rows:

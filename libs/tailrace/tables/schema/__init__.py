@@ -22,7 +22,7 @@ from tailrace.tables.schema.columns import columns_to_arrow, rows_to_columns
 from tailrace.tables.schema.errors import DuplicateColumnError, SchemaFileError, ValueCastError
 from tailrace.tables.schema.frames import arrow_to_dataframe, frame_to_arrow, infer_frame
 from tailrace.tables.schema.infer import infer_fields, infer_type, infer_values
-from tailrace.tables.schema.plain import json_document, json_text, plain
+from tailrace.tables.schema.plain import json_bytes, json_document, json_text, plain
 from tailrace.tables.schema.rows import RowEncoder, compile_decoder, encode_rows
 from tailrace.tables.schema.schema import Field, FieldRoles, Schema, parse_schema, schema_from_mapping
 from tailrace.tables.schema.stored import from_stored, stored_names, stored_schema, to_stored
@@ -106,6 +106,7 @@ __all__ = [
     "is_json",
     "join",
     "join_schemas",
+    "json_bytes",
     "json_document",
     "json_text",
     "make_type",

@@ -18,7 +18,7 @@ from tailrace.tables.schema.arrow import arrow_schema, arrow_type, null_column, 
 from tailrace.tables.schema.errors import ValueCastError
 from tailrace.tables.schema.plain import json_text
 from tailrace.tables.schema.rows import compile_decoder
-from tailrace.tables.schema.types import ARRAY_INTEGER, FieldType, is_json
+from tailrace.tables.schema.types import ARRAY_INTEGER, FieldType, decimal_digits, is_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,7 +47,6 @@ _DOCUMENTS = frozenset({dict, list, _NONE})
 _DAY_MIN, _DAY_STOP = -719_162, 2_932_897
 """The first day of the year 1, and that after the year 9999, from 1970 on."""
 
-_DECIMAL = r"^-?[0-9]{1,38}(\.[0-9]{1,38})?$"
 _TIME = r"^[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?$"
 
 
@@ -151,7 +150,11 @@ def _moments(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
 
 
 def _decimals(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
-    texts = _of_shape(values, _DECIMAL)
+    precision, scale = decimal_digits(field_type)
+    whole = (
+        f"0*[0-9]{{1,{precision - scale}}}" if precision > scale else "0+"
+    )  # Arrow overlooks some that are too large
+    texts = _of_shape(values, rf"^-?{whole}(\.[0-9]{{1,38}})?$")
     return None if texts is None else texts.cast(arrow_type(field_type))
 
 
