@@ -35,7 +35,7 @@ def spelled(body: bytes, spelling: str) -> bytes:
 
 @pytest.mark.parametrize("spelling", ["compact", "indented", "escaped"])
 async def test_real_payloads_arrive_byte_for_byte(tmp_path: Path, spelling: str) -> None:
-    """What was signed is what is kept, however it is spelled; of what GitHub sends `record` shows the very bytes."""
+    """What was signed is what is kept, however it is spelled, and what `record` shows."""
     posts = [(name, spelled(body, spelling)) for name, body in payloads()]
     assert len(posts) == 329
     log = open_log(f"sqlite:///{tmp_path / 'log.db'}")
@@ -68,6 +68,4 @@ async def test_real_payloads_arrive_byte_for_byte(tmp_path: Path, spelling: str)
     assert reader is not None
     records = [row["record"].encode() for row in reader.table().to_pylist()]
     log.close()
-    if spelling == "compact":
-        assert records == kept, "and the table shows them"
-    assert [json.loads(record) for record in records] == [json.loads(body) for body in kept]
+    assert records == kept, "and the table shows them"
