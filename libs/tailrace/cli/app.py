@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tailrace.cli import create, lake, runs, tables, webhooks
+from tailrace.cli import replay as replay_command
 from tailrace.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_status
 from tailrace.cli.options import Json
 from tailrace.cli.output import say
@@ -151,6 +152,7 @@ cli.command("rebuild")(lake.rebuild)
 cli.command("runs")(runs.runs)
 cli.command("logs")(runs.logs)
 cli.command("trigger")(runs.trigger)
+cli.command("replay")(replay_command.replay)
 
 
 @cli.command()

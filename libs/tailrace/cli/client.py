@@ -87,6 +87,10 @@ class Client:
         """The values of an NDJSON answer, asked for at once, as they come for as long as the other side goes on."""
         return self._lines(self._ask("GET", path, query=query, stream=True, timeout_s=None))
 
+    def post_lines(self, path: str, body: Mapping[str, Any]) -> Iterator[Any]:
+        """As `lines`, of a POST."""
+        return self._lines(self._ask("POST", path, body=body, stream=True, timeout_s=None))
+
     def _lines(self, response: requests.Response) -> Iterator[Any]:
         with self._broken_off(), contextlib.closing(response):
             # `iter_lines` holds the newest line back until the one after it has begun.

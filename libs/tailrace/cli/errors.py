@@ -1,8 +1,8 @@
 """What ends a command, and with which exit status.
 
 0    done
-1    what was asked for failed: `check` found errors, a query is wrong, a port is in use
-2    the command was given wrongly
+1    what was asked for failed: `check` found errors, a query is wrong, a port is in use; `replay` found differences
+2    the command was given wrongly, or `replay` could not run the run again
 3    what it has to reach is not there: a running `up`, the log, a Kafka broker
 130  interrupted (Ctrl-C); `up` that was told to stop ends with 0
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from tailrace.errors import RejectedError, RetriableError, SettingError, TailraceError
 
 __all__ = [
+    "EXIT_DIFFERS",
     "EXIT_FAILED",
     "EXIT_INTERRUPTED",
     "EXIT_OK",
@@ -22,14 +23,17 @@ __all__ = [
     "AnswerError",
     "BrokenOffError",
     "ExistsError",
+    "FileReadError",
     "FileWriteError",
     "NotUpError",
+    "ReplayError",
     "UsageError",
     "exit_status",
 ]
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+EXIT_DIFFERS = 1
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
@@ -77,6 +81,23 @@ class ExistsError(RejectedError):
         super().__init__(f"{path} exists already; it was not touched")
 
 
+class FileReadError(RejectedError):
+    """A file that a command was given could not be read."""
+
+    def __init__(self, path: Path, cause: str) -> None:
+        self.path, self.cause = path, cause
+        super().__init__(f"{path} cannot be read: {cause}")
+
+
+class ReplayError(RejectedError):
+    """A run could not be run again. Not the same as rows that differ, so it has a status of its own."""
+
+    def __init__(self, run: str, cause: str) -> None:
+        self.run, self.cause = run, cause
+        self.hint = "`tailrace runs` lists the newest runs"
+        super().__init__(cause)
+
+
 class FileWriteError(RejectedError):
     """A file could not be written."""
 
@@ -94,6 +115,6 @@ def exit_status(error: TailraceError) -> int:
             return EXIT_UNREACHABLE
         case AnswerError(status=status):
             return EXIT_UNREACHABLE if status == 503 else EXIT_FAILED
-        case UsageError() | SettingError() | LogUrlError():
+        case UsageError() | SettingError() | LogUrlError() | FileReadError() | ReplayError():
             return EXIT_USAGE
     return EXIT_FAILED

@@ -76,6 +76,7 @@ def runs(
         (
             moment(run["started_ms"]),
             run["title"],
+            run["run"],
             run["kind"],
             ", ".join(run["reasons"]),
             f"{run['rows_in']:,}",
@@ -86,7 +87,7 @@ def runs(
         for run in found
     ]
     print_table(
-        ("started", "node", "status", "why", "rows in", "rows out", "took", "error"),
+        ("started", "node", "run", "status", "why", "rows in", "rows out", "took", "error"),
         rows,
         right=("rows in", "rows out", "took"),
     )

@@ -28,7 +28,7 @@ Worker to host. Requests are answered by one `reply`, in order; the others are n
              (`Progress`). Then tables that this run wrote are read as of the new cut, and `part` counts up
     respond  {key, payload, status?, headers?}: the answer to a webhook request that waits
     log      {level, text}: a line for the run's log, from us rather than from the node's own output
-    result   {} + payload: a piece of the answer of a `query` or `read` order
+    result   {} + payload: a piece of the answer of a `query`, `read` or `compare` order
     end      {outcome}: the run is over: `Outcome`. What was written since the last commit belongs to it
 
 Staged files: a worker writes Parquet files to `<staging>/<stage>.<part>/<n>.parquet` and names them in messages as
@@ -94,7 +94,8 @@ class RunOrder:
     """Key of the node's slot; it stands in every message that the run writes."""
     graph: str
     kind: str
-    """`python` or `sql`: run `file`. `query`: {sql}. `read`: {table, version, limit, format} (in `arguments`)."""
+    """`python` or `sql`: run `file`. `query`: {sql}. `read`: {table, version, limit, format}. `compare`: {tables, ignore,
+    rows_max}, see `replayed` (all in `arguments`)."""
     app_dir: str = ""
     file: str = ""
     """Path relative to `app_dir`."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tailrace.node.session import Session
 
-__all__ = ["ReadOrderError", "run_query", "run_read", "run_sql_node"]
+__all__ = ["ReadOrderError", "json_rows", "run_query", "run_read", "run_sql_node"]
 
 OUTPUT_PORT = "output_table"
 """The port that the result of a SELECT goes to."""
@@ -115,14 +115,15 @@ def run_query(session: Session) -> None:
     _send(session, orjson.dumps({"columns": columns})[:-1] + b',"rows":[')
     first = True
     for part in batches(table, _CHUNK_ROWS):
-        rows = [list(row.values()) for row in _json_rows(part, fields)]
+        rows = [list(row.values()) for row in json_rows(part, fields)]
         body = orjson.dumps(rows)[1:-1]
         _send(session, body if first else b"," + body)
         first = False
     _send(session, b"]}")
 
 
-def _json_rows(table: pa.Table, fields: Mapping[str, FieldType]) -> list[dict[str, Any]]:
+def json_rows(table: pa.Table, fields: Mapping[str, FieldType]) -> list[dict[str, Any]]:
+    """The rows with their values as JSON has them."""
     records = arrow_to_records(table, fields, for_stream=True)
     rows: list[dict[str, Any]] = orjson.loads(RowEncoder(fields, grows=False, scalars=True).encode(records))
     return rows
@@ -196,7 +197,7 @@ def _write_csv(session: Session, fields: Mapping[str, FieldType], tables: Iterat
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(list(fields))
     for table in tables:
-        for row in _json_rows(table, fields):
+        for row in json_rows(table, fields):
             rows.writerow([_cell(row.get(name)) for name in fields])
         _send(session, text.getvalue().encode())
         text.seek(0)

@@ -141,7 +141,10 @@ def _finish(session: Session, error: BaseException | None) -> Outcome:
 def _run_query(session: Session) -> Outcome:
     from tailrace.node.sqlnode import run_query, run_read, run_sql_node
 
-    work = {"sql": run_sql_node, "query": run_query, "read": run_read}[session.order.kind]
+    if session.order.kind == "compare":
+        from tailrace.node.replayed import run_compare as work
+    else:
+        work = {"sql": run_sql_node, "query": run_query, "read": run_read}[session.order.kind]
     try:
         with time_limit(session.order.time_limit_s):
             work(session)

@@ -6,8 +6,9 @@ happens to visit can reach the port, but not the file.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -68,6 +69,12 @@ class RunnerView(Protocol):
 
     def query(self, sql: str, app: str | None, *, at_ms: int | None, run: str | None) -> AsyncIterator[bytes]:
         """The answer of a query, as one JSON document."""
+        ...
+
+    def replay(
+        self, run: str, *, code: str | None, ignore: Sequence[str], rows_max: int
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Run an earlier run again; what happens, and in the end how the rows differ."""
         ...
 
 
@@ -131,6 +138,7 @@ class LocalApi:
         router.add_get("/api/local/tables/{table}/rows", self._guarded(self._rows))
         router.add_post("/api/local/tables/{table}/restore", self._guarded(self._restore))
         router.add_post("/api/local/sql", self._guarded(self._sql))
+        router.add_post("/api/local/replay", self._guarded(self._replay))
         router.add_get("/api/local/webhooks", self._guarded(self._webhook_list))
         router.add_get("/api/local/webhooks/{webhook}/posts", self._guarded(self._posts))
         router.add_get("/api/local/refusals", self._guarded(self._refusals))
@@ -242,6 +250,14 @@ class LocalApi:
             request, self._runner.query(body["sql"], body.get("app"), at_ms=body.get("at_ms"), run=body.get("run"))
         )
 
+    async def _replay(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        events = self._runner.replay(
+            body["run"], code=body.get("code"), ignore=body.get("ignore", ()), rows_max=int(body.get("rows_max", 100))
+        )
+        async with contextlib.aclosing(events):
+            return await _streamed(request, _lines_of(events))
+
     async def _lake_status(self, request: web.Request) -> web.Response:
         return _json(await self._lake.status(request.query.get("app")))
 
@@ -263,6 +279,19 @@ async def _streamed(request: web.Request, pieces: AsyncIterator[bytes]) -> web.S
     async for piece in pieces:
         await response.write(piece)
     return response
+
+
+async def _lines_of(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """Events as NDJSON. An error after the first is an event, too: the status has gone out by then."""
+    begun = False
+    try:
+        async for event in events:
+            yield orjson.dumps(event, default=str) + b"\n"
+            begun = True
+    except TailraceError as error:
+        if not begun:
+            raise
+        yield orjson.dumps({"type": "error", "detail": str(error)}) + b"\n"
 
 
 def _json(value: Any) -> web.Response:

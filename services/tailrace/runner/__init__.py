@@ -8,6 +8,7 @@ from tailrace.runner.deployment import Deployment, copy_files, deploy
 from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import Entry, LogLine, RunEntry, UnknownRunError
 from tailrace.runner.past import PastGoneError
+from tailrace.runner.replay import StateNotKeptError, WrittenGoneError
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.view import HostView, UnknownAppError
 
@@ -21,10 +22,12 @@ __all__ = [
     "PastGoneError",
     "RunEntry",
     "RunnerSettings",
+    "StateNotKeptError",
     "UnknownAppError",
     "UnknownNodeError",
     "UnknownRunError",
     "UnknownTableError",
+    "WrittenGoneError",
     "copy_files",
     "deploy",
 ]

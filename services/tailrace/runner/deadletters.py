@@ -15,7 +15,7 @@ from tailrace.runner.tails import Pin, sendable
 from tailrace.tables import IdMaker, Messages, SnapshotReader, StagedFiles, VersionReader, parse_id, rows_message
 
 if TYPE_CHECKING:
-    from tailrace.runner.runs import Tails
+    from tailrace.runner.catalog import Catalog
 
 __all__ = ["DEAD_LETTER_FIELDS", "InHand", "dead_letter_record", "record_in_hand"]
 
@@ -71,7 +71,7 @@ class _OneBatch:
         yield Messages(header["offsets"], header["ts_ms"], header["sizes"], payload)
 
 
-async def record_in_hand(tails: Tails, table: str, pin: Pin, place: tuple[int, int], staging: Path) -> InHand | None:
+async def record_in_hand(tails: Catalog, table: str, pin: Pin, place: tuple[int, int], staging: Path) -> InHand | None:
     """The first row of a stream at or after `place`; None where the cut holds none."""
     view = pin.view
     if view is None:

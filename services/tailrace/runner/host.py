@@ -20,11 +20,13 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,10 +63,18 @@ from tailrace.runner.answers import AnswerSender
 from tailrace.runner.asking import ask, question
 from tailrace.runner.catalog import Catalog, FetchSnapshot
 from tailrace.runner.deadletters import record_in_hand
-from tailrace.runner.deployment import Deployment, dead_letters_ref, resolve_parameters, slot_name, store_ref
+from tailrace.runner.deployment import (
+    DeployedNode,
+    Deployment,
+    dead_letters_ref,
+    resolve_parameters,
+    slot_name,
+    store_ref,
+)
 from tailrace.runner.journal import Journal, LogLine, RunEntry
 from tailrace.runner.moments import together
 from tailrace.runner.outcomes import outcome_of_death, outcome_of_end
+from tailrace.runner.replay import REPLAYS_FOLDER, Replay, ReplayWishes
 from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.shards import Shards, writer_name
@@ -165,6 +175,7 @@ class Host:
         """Make ready to deploy; workers are prepared in the background."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self._staging.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._staging / REPLAYS_FOLDER, ignore_errors=True)
         await self._pool.start()
         self._spawn(self._listen())
 
@@ -478,19 +489,9 @@ class Host:
             pins[table] = await tail.pin()
         number = start.run
         stage = f"{writer_name(self._shard(slot))}/{_short(slot.name)}-{number}"
-        values = node.node
-        order = RunOrder(
+        order = self._order(
+            node,
             run=f"{slot.name}#{number}",
-            node=slot.name,
-            graph=node.graph,
-            kind=values.kind,
-            app_dir=str(node.app_dir),
-            file=values.node_file or "",
-            inputs=node.inputs,
-            outputs=node.outputs,
-            stores=[store_ref(table, self._catalog.born_ms(table.topic)) for table in node.stores],
-            schemas=node.schemas,
-            parameters=resolve_parameters(values.parameter_values, os.environ),
             state=head.state,
             places=head.places,
             orders=head.orders,
@@ -498,12 +499,8 @@ class Host:
             reason=",".join(start.reasons),
             try_number=start.try_number,
             dead_letter=start.dead_letter_after_failure,
-            retries=node.spec.retries,
             rows_max=start.rows_max,
             share_s=start.share_ms / 1000,
-            time_limit_s=node.spec.timeout_ms / 1000,
-            memory_bytes_max=values.memory_bytes or self.settings.memory_bytes_max,
-            staging=str(self._staging),
             stage=stage,
         )
         known = {table: self._catalog.snapshots(table, pin.view) for table, pin in pins.items()}
@@ -512,6 +509,26 @@ class Host:
         self._look_again(slot)  # reads ahead while the worker is at work
         self._runtime.probe.reached("run-begun")
         return run
+
+    def _order(self, node: DeployedNode, **of_the_run: Any) -> RunOrder:
+        """An order to run a node as it is deployed."""
+        return RunOrder(
+            node=node.slot,
+            graph=node.graph,
+            kind=node.node.kind,
+            app_dir=str(node.app_dir),
+            file=node.node.node_file or "",
+            inputs=node.inputs,
+            outputs=node.outputs,
+            stores=[store_ref(table, self._catalog.born_ms(table.topic)) for table in node.stores],
+            schemas=node.schemas,
+            parameters=resolve_parameters(node.node.parameter_values, os.environ),
+            retries=node.spec.retries,
+            time_limit_s=node.spec.timeout_ms / 1000,
+            memory_bytes_max=node.node.memory_bytes or self.settings.memory_bytes_max,
+            staging=str(self._staging),
+            **of_the_run,
+        )
 
     def _shard(self, slot: Slot) -> int:
         return shard_of(slot.name, self.settings.shards)
@@ -614,6 +631,7 @@ class Host:
             traceback=ended.traceback if ended else None,
             read={table: pin.cut for table, pin in run.pins.items()},
             places=dict(run.order.places),
+            again=ended.retry if ended else False,
             version=node.spec.version,
             code=node.app_dir.parent.name,
             began={"state": run.order.state, "orders": run.order.orders},
@@ -728,11 +746,45 @@ class Host:
             if await self._catalog.know(table.dead_letters):
                 stores.append(dead_letters_ref(table, self._catalog.born_ms(table.dead_letters)))
         order = question(graph, kind, stores, str(self._staging), arguments)
-        async for piece in ask(order, self._catalog, self._hire, self._now(), at or {}):
+        hire = partial(self._hire, self.settings.memory_bytes_max)
+        async for piece in ask(order, self._catalog, hire, self._now(), at or {}):
             yield piece
 
-    async def _hire(self) -> tuple[Worker, Link]:
-        warm = await self._new_worker(self.settings.memory_bytes_max)
+    async def replay(self, graph: str, run: str, wishes: ReplayWishes) -> AsyncGenerator[dict[str, Any], None]:
+        """Run an earlier run again, into tables that nobody else sees; yields what happens, in the end how the rows
+        differ (`Replay.events`).
+
+        Raises:
+            UnknownRunError: rejected; the app's journal has no such run.
+            UnknownNodeError: rejected; its node is not deployed any more.
+            StateNotKeptError, PastGoneError, WrittenGoneError: rejected; what it takes is gone.
+        """
+        entry = await self.journal.find(graph, run)
+        nodes = self.deployments[graph].nodes
+        node = nodes.get(slot_name(graph, entry.node))
+        if node is None:
+            raise UnknownNodeError(entry.node, [each.node.key for each in nodes.values()])
+        cuts = await self.cuts_at(graph, entry.started_ms)
+        cuts |= {table: start for table, (start, _) in entry.wrote.items()}
+        replay = Replay(
+            entry,
+            self._order(node, run=entry.run),
+            {**dict.fromkeys((table.topic for table in node.stores), 0), **cuts, **entry.read},
+            wishes,
+            version=node.spec.version,
+            log=self.log,
+            catalog=self._catalog,
+            call=self._call,
+            hire=self._hire,
+            now_ms=self._now,
+            grace_s=self.settings.time_limit_grace.total_seconds(),
+        )
+        async with contextlib.aclosing(replay.events()) as events:
+            async for event in events:
+                yield event
+
+    async def _hire(self, memory_bytes_max: int) -> tuple[Worker, Link]:
+        warm = await self._new_worker(memory_bytes_max)
         return warm.worker, warm.link
 
 

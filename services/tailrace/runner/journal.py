@@ -22,7 +22,7 @@ from tailrace.runner.moments import first_after
 from tailrace.runtime import Clock
 from tailrace.tables import rows_message
 
-__all__ = ["Journal", "LogLine", "RunEntry", "UnknownRunError"]
+__all__ = ["Journal", "LogLine", "RunEntry", "UnknownRunError", "has_run"]
 
 RUNS_MAX = 2_000
 LINES_MAX = 10_000
@@ -73,6 +73,8 @@ class RunEntry:
     """Table -> the range of offsets (half-open) in which its rows lie; others may have written there as well."""
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Table -> (offset, row) where its streams went on."""
+    again: bool = False
+    """A body was dropped, to be handed out again: `rows_in` is without its row."""
     version: str = ""
     """The node's: it changes with code, parameters and wiring."""
     code: str = ""
@@ -165,7 +167,7 @@ class Journal:
             for batch in scan(self._log, partition, first, stop):
                 for record in batch.records:
                     for entry in _entries(record):
-                        if isinstance(entry, RunEntry) and _covers(entry, run):
+                        if isinstance(entry, RunEntry) and has_run(entry, run):
                             return entry
             stop = first
         return None
@@ -313,7 +315,7 @@ def _folded(first: RunEntry, second: RunEntry) -> RunEntry:
     return RunEntry(**values)
 
 
-def _covers(entry: RunEntry, run: str) -> bool:
+def has_run(entry: RunEntry, run: str) -> bool:
     """Whether an entry is of this run: the numbers of a node's runs grow."""
     if entry.run == run or not entry.first_run:
         return entry.run == run

@@ -12,15 +12,27 @@ import orjson
 
 from tailrace.engine import RunOutcome, StartRun
 from tailrace.errors import RejectedError, TailraceError
-from tailrace.log import Commit, NewRecord, OffsetGapError, Partition
+from tailrace.log import Batch, Commit, NewRecord, OffsetGapError, Partition
 from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
 from tailrace.runner.deadletters import InHand
 from tailrace.runner.journal import RunEntry
 from tailrace.runner.past import Held, PastGoneError
-from tailrace.runner.tails import Pin, TableTail, sendable
+from tailrace.runner.tails import Pin, sendable
 from tailrace.tables import Answer, Snapshot, VersionView
 
-__all__ = ["Desk", "Link", "Piece", "ProtocolError", "Run", "TooLargeError", "Write", "check_sizes"]
+__all__ = [
+    "RUN_BYTES_MAX",
+    "Desk",
+    "Link",
+    "Piece",
+    "ProtocolError",
+    "Run",
+    "Tail",
+    "Tails",
+    "TooLargeError",
+    "Write",
+    "check_sizes",
+]
 
 FRAME_BYTES_MAX = 256 << 20
 """Largest frame that a host takes from a worker: more is a broken or a hostile one."""
@@ -123,10 +135,24 @@ class Run:
         self.part += 1
 
 
+class Tail(Protocol):
+    """The newest part of one table; `TableTail` says what is promised."""
+
+    async def advance(self, *, until: int | None = None, settled: bool = False) -> bool: ...
+
+    async def start(self) -> int: ...
+
+    async def pin(self) -> Pin: ...
+
+    async def views(self, cut: int) -> list[VersionView]: ...
+
+    async def scan(self, start: int, stop: int, records_max: int) -> Batch: ...
+
+
 class Tails(Protocol):
     """The host's table tails, and what lies before them."""
 
-    def __getitem__(self, topic: str) -> TableTail: ...
+    def __getitem__(self, topic: str) -> Tail: ...
 
     def snapshots(self, topic: str, view: VersionView | None) -> tuple[Snapshot, ...]:
         """The newest snapshots of a version, by position."""
@@ -216,15 +242,18 @@ class Desk:
                 raise ProtocolError(f"unknown op {op!r}")
         return None
 
-    def _tail(self, table: str) -> TableTail:
+    def _tail(self, table: str) -> Tail:
+        self._ensure_reachable(table)
+        return self._tails[table]
+
+    def _ensure_reachable(self, table: str) -> None:
         if table not in self._allowed:
             raise ProtocolError(f"table {table!r} is not one of this node's")
-        return self._tails[table]
 
     async def _pin(self, table: str) -> Pin:
         pin = self._run.pinned.get(table)
         if pin is None and table in self._run.at:
-            self._tail(table)  # it may read it
+            self._ensure_reachable(table)
             pin = self._run.pinned[table] = await self._tails.pin_at(table, self._run.at[table])
         if pin is None:
             tail = self._tail(table)
@@ -272,8 +301,7 @@ class Desk:
 
     def _write(self, header: dict[str, Any], payload: bytes) -> None:
         table = header["table"]
-        if table not in self._allowed:
-            raise ProtocolError(f"table {table!r} is not one of this node's")
+        self._ensure_reachable(table)
         records = []
         start = 0
         for size in header["sizes"]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from tailrace.errors import RejectedError
@@ -12,6 +13,7 @@ from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.deployment import DeployedTable, Deployment
 from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import LogLine, RunEntry
+from tailrace.runner.replay import ReplayWishes
 from tailrace.tables import message
 
 __all__ = ["HostView", "NoSuchVersionError", "UnknownAppError"]
@@ -171,6 +173,18 @@ class HostView:
         at = await self._cuts(deployments[0].graph, at_ms, run)
         async for piece in self._host.ask(deployments[0].graph, "query", {"sql": sql}, at=at):
             yield piece
+
+    async def replay(
+        self, run: str, *, code: str | None = None, ignore: Sequence[str] = (), rows_max: int = 100
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Run an earlier run again; what happens, and in the end how the rows differ."""
+        graph = next((graph for graph in self._host.deployments if run.startswith(f"{graph}/")), None)
+        if graph is None:
+            raise UnknownAppError(run.partition("/")[0], list(self._host.deployments))
+        wishes = ReplayWishes(code=code, ignore=ignore, rows_max=rows_max)
+        async with contextlib.aclosing(self._host.replay(graph, run, wishes)) as events:
+            async for event in events:
+                yield event
 
     async def _cuts(self, graph: str, at_ms: int | None, run: str | None) -> dict[str, int]:
         if run is not None:
