@@ -776,7 +776,7 @@ class Host:
             catalog=self._catalog,
             call=self._call,
             hire=self._hire,
-            now_ms=self._now,
+            clock=self._runtime.clock,
             grace_s=self.settings.time_limit_grace.total_seconds(),
         )
         async with contextlib.aclosing(replay.events()) as events:

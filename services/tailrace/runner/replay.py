@@ -10,7 +10,6 @@ import asyncio
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from tailrace.runner.runs import RUN_BYTES_MAX, Desk, Link, ProtocolError, Run, 
 from tailrace.runner.scratch import Overlay, Scratch
 from tailrace.runner.tails import CallLog, Pin
 from tailrace.runner.workers import Worker
+from tailrace.runtime import Clock
 from tailrace.tables import Answer, Snapshot, VersionView, split_head
 
 __all__ = ["REPLAYS_FOLDER", "Replay", "ReplayWishes", "StateNotKeptError", "WrittenGoneError"]
@@ -102,12 +102,13 @@ class Replay:
         catalog: Catalog,
         call: CallLog,
         hire: Callable[[int], Awaitable[tuple[Worker, Link]]],
-        now_ms: Callable[[], int],
+        clock: Clock,
         grace_s: float,
     ) -> None:
         self._entry, self._order, self._cuts, self._wishes = entry, order, cuts, wishes
         self._log, self._catalog, self._call, self._hire = log, catalog, call, hire
-        self._now_ms, self._grace_s, self._version = now_ms, grace_s, version
+        self._now_ms, self._now_s = clock.now_ms, clock.monotonic_s
+        self._grace_s, self._version = grace_s, version
         self._names = {store.key: store.name for store in order.stores}
         self._scratch = Scratch(catalog, self._names)
         self._written: dict[str, Overlay] = {}
@@ -157,15 +158,17 @@ class Replay:
 
     async def _until(self, task: asyncio.Future[Any], phase: str) -> AsyncGenerator[dict[str, Any], None]:
         """What happens until the task is done, and each second that it goes on."""
-        began_s = told_s = time.monotonic()
+        began_s = told_s = self._now_s()
         while not (task.done() and self._events.empty()):
             getter = asyncio.ensure_future(self._events.get())
-            await asyncio.wait({getter, task}, timeout=PROGRESS_PAUSE_S, return_when=asyncio.FIRST_COMPLETED)
-            if getter.done():
-                yield getter.result()
-            else:
+            try:
+                await asyncio.wait({getter, task}, timeout=PROGRESS_PAUSE_S, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                told = getter.result() if getter.done() else None
                 getter.cancel()
-            now_s = time.monotonic()
+            if told is not None:
+                yield told
+            now_s = self._now_s()
             if not task.done() and now_s - told_s >= PROGRESS_PAUSE_S:
                 told_s = now_s
                 elapsed_ms = int((now_s - began_s) * 1000)
@@ -259,7 +262,7 @@ class Replay:
 
     async def _run(self, run: Run) -> tuple[Outcome | None, str, int]:
         """How it ended, or why nobody knows, and how long it took."""
-        began_s = time.monotonic()
+        began_s = self._now_s()
         worker, link = await self._hire(run.order.memory_bytes_max)
         listener = asyncio.ensure_future(self._listen(worker))
         ended, reason = None, ""
@@ -283,7 +286,7 @@ class Replay:
             await worker.kill()
             await asyncio.wait({listener}, timeout=1)
             listener.cancel()
-        return ended, reason, int((time.monotonic() - began_s) * 1000)
+        return ended, reason, int((self._now_s() - began_s) * 1000)
 
     def _desk(self, run: Run) -> Desk:
         return Desk(
