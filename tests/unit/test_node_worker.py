@@ -56,7 +56,7 @@ class Host:
             memory.send(header, payload)
             if header["op"] == "scan":
                 self.scans.append(header["start"])
-            if header["op"] in ("view", "versions", "scan", "commit"):
+            if header["op"] in ("view", "versions", "snapshot", "scan", "commit"):
                 channel.send(*memory.receive())
 
 
