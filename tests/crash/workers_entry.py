@@ -256,7 +256,7 @@ def pss_kb(**_: Any) -> int:
 
 def run(text: str, limit_s: float | None = None, cpu_s: float | None = None, **_: Any) -> dict[str, Any]:
     """Run a script in this warm process, as a worker does."""
-    from tailrace.node.script import error_place, format_user_traceback, run_script
+    from tailrace.node.script import collect_garbage, error_place, format_user_traceback, run_script
 
     app = Path(os.environ["TMPDIR"]) / "app"
     app.mkdir(exist_ok=True)
@@ -266,6 +266,8 @@ def run(text: str, limit_s: float | None = None, cpu_s: float | None = None, **_
         end = run_script(app / "node.py", app, limit_s=limit_s, cpu_s=cpu_s)
     except BaseException as error:
         return {"error": format_user_traceback(error, app), "place": error_place(error, app)}
+    finally:
+        collect_garbage(if_grown=True)
     return {
         "took_ms": 1000 * (time.perf_counter() - began_s),
         "clean": end.leftovers.clean,

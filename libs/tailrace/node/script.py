@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib
 import os
+import resource
 import signal
 import sys
 import threading
@@ -161,12 +162,24 @@ def run_script(
     return ScriptEnd(exit_code, leftovers)
 
 
+GROWTH_KB_MAX = 32 << 10
+"""Growth of a worker after which garbage is collected though somebody waits: what runs left in cycles may be large."""
+
 _modules_frozen = 0
+_peak_kb = 0
 
 
-def collect_garbage() -> None:
-    """Take away what runs left in cycles: for when nobody waits. Takes 0.1 ms in the usual case."""
-    global _modules_frozen
+def collect_garbage(*, if_grown: bool = False) -> None:
+    """Take away what runs left in cycles: for when nobody waits. Takes 0.1 ms in the usual case.
+
+    Args:
+        if_grown: only if this process has needed much more memory than ever since it was last done.
+    """
+    global _modules_frozen, _peak_kb
+    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if if_grown and peak_kb - _peak_kb < GROWTH_KB_MAX:
+        return
+    _peak_kb = peak_kb
     gc.collect()
     if len(sys.modules) != _modules_frozen:
         gc.freeze()  # libraries stay for good: looking at them again each time would take some 40 ms

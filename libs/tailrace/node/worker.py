@@ -50,6 +50,7 @@ def serve(sock: socket.socket, spec: Mapping[str, Any] | None = None) -> None:
                 continue  # the answer to a request of a run that has ended meanwhile
             outcome = run_order(RunOrder.from_json(header), channel, fixed_s=fixed_s, rests=rests)
             channel.send(outcome.to_json())
+            collect_garbage(if_grown=True)
         except EOFError:
             return
         fixed_s = max(0.0, outcome.duration_ms - outcome.loop_ms) / 1000
