@@ -6,7 +6,6 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -296,7 +295,7 @@ class Database:
     def query(self, sql: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
         """All rows of the SELECT `sql`, in its order; columns are named as PostgreSQL names them, twice if it does.
 
-        Moments are `timestamp[us, UTC]` or `timestamp[us]`, intervals `duration[us]`, numeric is decimal128, JSON is text with `JSON_METADATA`.
+        Moments are `timestamp[us, UTC]` or `timestamp[us]`, numeric is decimal128, JSON is text with `JSON_METADATA`.
 
         Args:
             parameters: values of `:name` placeholders.
@@ -374,12 +373,10 @@ _LEAVING = {
 def _leaving(table: pa.Table, relation: Relation) -> pa.Table:
     """`table` with PostgreSQL's names, moments in UTC and JSON marked."""
     fields, arrays = [], []
-    for column, field, values in zip(relation.columns, table.schema, table.columns, strict=True):
-        kind, array = field.type, values
+    for column, field, array in zip(relation.columns, table.schema, table.columns, strict=True):
+        kind = field.type
         if pa.types.is_timestamp(kind):
             kind = pa.timestamp("us", "UTC" if kind.tz else None)
-        elif pa.types.is_interval(kind):
-            kind, array = pa.duration("us"), _durations(array)
         elif isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type
         elif pa.types.is_list(kind):  # DuckDB names the items after the column
@@ -387,15 +384,6 @@ def _leaving(table: pa.Table, relation: Relation) -> pa.Table:
         fields.append(pa.field(column.name, kind, metadata=JSON_METADATA if column.type == "JSON" else None))
         arrays.append(array.cast(kind))
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-
-
-def _durations(column: Any) -> Any:
-    """Intervals as lengths of time; a month has 30 days, as where PostgreSQL compares them."""
-    lengths = [
-        None if each is None else timedelta(days=30 * each.months + each.days, microseconds=each.nanoseconds // 1000)
-        for each in column.to_pylist()
-    ]
-    return pa.chunked_array([pa.array(lengths, pa.duration("us"))])
 
 
 def _message(error: BaseException) -> str:

@@ -17,7 +17,7 @@ A type that its physical form does not tell is written in the Arrow field's meta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
@@ -165,6 +165,7 @@ def natural_type(physical: pa.DataType) -> FieldType:
         (types.is_date, DATE),
         (types.is_time, TIME),
         (types.is_duration, INTERVAL),
+        (types.is_interval, INTERVAL),
         (types.is_nested, JSON),
     ):
         if test(physical):
@@ -366,6 +367,17 @@ def conform_column(column: Column, name: str, to_type: FieldType) -> Any:
     return values_to_array(_column_values(column, from_type, True), name, to_type, canonical=False)
 
 
+def _durations(column: Column) -> Column:
+    """SQL's intervals as lengths of time; a month has 30 days, as where PostgreSQL compares them."""
+    import pyarrow as pa
+
+    lengths = [
+        None if each is None else timedelta(days=30 * each.months + each.days, microseconds=each.nanoseconds // 1000)
+        for each in column.to_pylist()
+    ]
+    return pa.chunked_array([pa.array(lengths, pa.duration("us"))])
+
+
 def _natural_column(column: Column, natural: FieldType) -> tuple[Column, FieldType]:
     """A column of any Arrow type in the physical form of its natural type, and that type."""
     import pyarrow as pa
@@ -382,6 +394,8 @@ def _natural_column(column: Column, natural: FieldType) -> tuple[Column, FieldTy
         return column, natural
     if natural == UNKNOWN:
         return pa.chunked_array([null_column(len(column), natural)]), natural
+    if pa.types.is_interval(column.type):
+        return _durations(column), natural
     if pa.types.is_duration(column.type) or pa.types.is_temporal(column.type):
         return column.cast(physical, safe=False), natural
     try:
