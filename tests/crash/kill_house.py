@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.cli.house import House, HouseSettings
-from tailrace.log import Append, FencedError, NewRecord, OutcomeUnknownError, Partition, Place, open_log
+from tailrace.log import Append, Commit, FencedError, NewRecord, OutcomeUnknownError, Partition, Place, open_log
 from tailrace.runner import RunnerSettings
 from tailrace.runtime import Probe, Runtime
 
@@ -88,9 +88,10 @@ class _FaultyWriter:
         if self._fault == "place outside the transaction":
             rows = [append for append in appends if not append.partition.topic.endswith("._state")]
             state = [append for append in appends if append.partition.topic.endswith("._state")]
-            self._writer.commit(rows)
+            first = self._writer.commit(rows)
             time.sleep(0.05)  # wide enough for a kill to fall into
-            return self._writer.commit(state, places)
+            second = self._writer.commit(state, places)
+            return Commit(second.number, {**first.written, **second.written})
         if self._fault == "marker after rows":
             appends = [Append(append.partition, _markers_last(append.records)) for append in appends]
         if self._fault in ("outcome unknown", "commit number ignored") and self._commits % self.unknown_every == 0:
