@@ -116,12 +116,14 @@ FAULTS = ["group position as truth", "no overlap cut", "place before the lake"]
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(siege: LakeSiege, fault: str) -> None:
-    """A check that no fault can fail checks nothing."""
-    for _ in range(3):
-        siege.die_at("place-too-early:3" if fault == "place before the lake" else "lake-committed:3", fault)
+    """A check that no fault can fail checks nothing. Not every death does harm, so it may take some more of them."""
+    point = "place-too-early:3" if fault == "place before the lake" else "lake-committed:3"
     with pytest.raises(PromiseBrokenError):
-        siege.settle(fault, patience_s=8)
-        siege.check()
+        for _ in range(6):
+            for _ in range(3):
+                siege.die_at(point, fault)
+            siege.settle(fault, patience_s=8)
+            siege.check()
 
 
 def test_a_rival_that_is_not_looked_at_is_found(siege: LakeSiege) -> None:
