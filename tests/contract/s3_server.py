@@ -8,16 +8,18 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["S3Server", "find_server"]
 
 VERSION = "v1.8.0"
 BUCKET = "lake"
+BUILD_S = 600
 
 
 def find_server() -> Path | None:
-    """The program: on the path, or built once by `go` below `~/.cache/tailrace`; None where there is no `go`."""
+    """The program: on the path, or built once by `go` below `~/.cache/tailrace`; None where that cannot be done."""
     found = shutil.which("versitygw")
     if found:
         return Path(found)
@@ -30,7 +32,9 @@ def find_server() -> Path | None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not program.exists():
                 package = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
-                subprocess.run([go, "install", package], env={**os.environ, "GOBIN": str(folder)}, check=True)
+                environment = {**os.environ, "GOBIN": str(folder)}
+                with suppress(subprocess.TimeoutExpired):  # without a network, or with a slow one, there is none
+                    subprocess.run([go, "install", package], env=environment, check=False, timeout=BUILD_S)
     return program if program.exists() else None
 
 

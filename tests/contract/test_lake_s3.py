@@ -41,7 +41,7 @@ LIMITS = LakeLimits(files_joined_min=2, checkpoint_every=2, commits_kept=4, remo
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     program = find_server()
     if program is None:
-        pytest.skip("no versitygw on the path, and no go to build it with")
+        pytest.skip("no versitygw on the path, and it could not be built (that takes go and a network)")
     server = S3Server(program, tmp_path_factory.mktemp("s3"))
     server.start()
     yield server
