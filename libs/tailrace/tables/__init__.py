@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tailrace.tables.answers import Answer, answer_message, answers_topic, read_answer
+from tailrace.tables.deadletters import DEAD_LETTER_FIELDS, DeadLetterRow, dead_letters_message
 from tailrace.tables.fold import (
     NO_SETTINGS,
     PATTERNS_ID,
@@ -33,6 +34,7 @@ from tailrace.tables.staged import StagedFileMissingError, StagedFiles
 from tailrace.tables.streamed import StreamBatch, WebhookRow
 
 __all__ = [
+    "DEAD_LETTER_FIELDS",
     "HIDDEN_ID",
     "NO_SETTINGS",
     "PATTERNS_ID",
@@ -42,6 +44,7 @@ __all__ = [
     "BadIdError",
     "BadMessageError",
     "BadRow",
+    "DeadLetterRow",
     "FileSource",
     "Head",
     "IdMaker",
@@ -65,6 +68,7 @@ __all__ = [
     "answer_message",
     "answers_topic",
     "arrow_message",
+    "dead_letters_message",
     "decode_messages",
     "file_message",
     "message",

@@ -12,23 +12,20 @@ import orjson
 from tailrace.log import Batch, NewRecord, Offset
 from tailrace.node.protocol import DeadLetter
 from tailrace.runner.tails import Pin, sendable
-from tailrace.tables import IdMaker, Messages, SnapshotReader, StagedFiles, VersionReader, parse_id, rows_message
+from tailrace.tables import (
+    IdMaker,
+    Messages,
+    SnapshotReader,
+    StagedFiles,
+    VersionReader,
+    dead_letters_message,
+    parse_id,
+)
 
 if TYPE_CHECKING:
     from tailrace.runner.catalog import Catalog
 
-__all__ = ["DEAD_LETTER_FIELDS", "InHand", "dead_letter_record", "record_in_hand"]
-
-DEAD_LETTER_FIELDS = {
-    "at": "DateTime",
-    "node": "Text",
-    "run": "Text",
-    "source_offset": "Integer",
-    "source_row": "Integer",
-    "record": "Json",
-    "error": "Text",
-    "traceback": "Text",
-}
+__all__ = ["InHand", "dead_letter_record", "record_in_hand"]
 
 
 class InHand(NamedTuple):
@@ -42,24 +39,8 @@ class InHand(NamedTuple):
 
 def dead_letter_record(letter: DeadLetter, node: str, run: str, now_ms: int) -> NewRecord:
     """A dead letter as a message of its Table."""
-    row = {
-        "at": _iso(now_ms),
-        "node": node,
-        "run": run,
-        "source_offset": letter.offset,
-        "source_row": letter.row,
-        "record": letter.record,
-        "error": letter.error,
-        "traceback": letter.traceback,
-    }
-    head = {"kind": "rows", "ts": now_ms, "node": node, "run": run, "n": 1, "fields": DEAD_LETTER_FIELDS}
-    return NewRecord(rows_message(head, orjson.dumps([row], default=str)))
-
-
-def _iso(ms: int) -> str:
-    from datetime import datetime, timedelta
-
-    return (datetime(1970, 1, 1) + timedelta(milliseconds=ms)).isoformat()
+    found = (letter.offset, letter.row, letter.record, letter.error, letter.traceback)
+    return NewRecord(dead_letters_message([found], now_ms, node=node, run=run))
 
 
 class _OneBatch:

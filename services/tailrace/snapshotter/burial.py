@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
-
-import orjson
 
 from tailrace.log import Log, NewRecord, Partition, TopicSpec
-from tailrace.tables import BadRow, rows_message
+from tailrace.tables import BadRow, dead_letters_message
 
 __all__ = ["bury"]
-
-_FIELDS = {
-    "at": "DateTime",
-    "node": "Text",
-    "run": "Text",
-    "source_offset": "Integer",
-    "source_row": "Integer",
-    "record": "Json",
-    "error": "Text",
-    "traceback": "Text",
-}
-"""As of the dead letters that runs leave."""
 
 _ROWS_MAX = 100
 
@@ -32,20 +17,6 @@ def bury(log: Log, topic: str, dead: Sequence[BadRow], now_ms: int) -> None:
     if topic.endswith("-dead"):  # there is nowhere further to go
         return
     log.create_topics([TopicSpec(f"{topic}-dead")])
-    at = (datetime(1970, 1, 1) + timedelta(milliseconds=now_ms)).isoformat()
     for start in range(0, len(dead), _ROWS_MAX):
-        rows = [
-            {
-                "at": at,
-                "node": "",
-                "run": "",
-                "source_offset": each.offset,
-                "source_row": each.row,
-                "record": each.value,
-                "error": str(each.error),
-                "traceback": "",
-            }
-            for each in dead[start : start + _ROWS_MAX]
-        ]
-        head = {"kind": "rows", "ts": now_ms, "n": len(rows), "fields": _FIELDS}
-        log.append(Partition(f"{topic}-dead"), [NewRecord(rows_message(head, orjson.dumps(rows, default=str)))])
+        rows = [(each.offset, each.row, each.value, str(each.error), "") for each in dead[start : start + _ROWS_MAX]]
+        log.append(Partition(f"{topic}-dead"), [NewRecord(dead_letters_message(rows, now_ms))])
