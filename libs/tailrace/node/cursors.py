@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dis
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
@@ -58,7 +58,7 @@ class Rest(NamedTuple):
     place: tuple[int, int]
     rows: list[dict[str, Any]]
     """The next one last."""
-    places: list[tuple[int, int]]
+    places: Sequence[tuple[int, int]]
 
     def begins(self, place: tuple[int, int], born_ms: int, view: VersionView) -> bool:
         """Whether a stream of `view` from `place` on begins with these very rows: the version has only grown."""
@@ -276,7 +276,7 @@ class LogCursor(Cursor):
         self._batches: Iterator[StreamBatch] | None = None
         self._rows: list[dict[str, Any]] = []
         """Those that are left of the batch, the next one last: a row that nobody needs any more goes at once."""
-        self._places: list[tuple[int, int]] = []
+        self._places: Sequence[tuple[int, int]] = []
         """Of the whole batch, in order."""
         self._at = self._size = 0
         self._loaded_s = 0.0

@@ -412,7 +412,7 @@ class TableWriter:
             self._encode_rows(encoder, rows[:half])
             self._encode_rows(encoder, rows[half:])
             return
-        names: set[str] = set().union(*rows)
+        names: set[str] = set(encoder.keys) if encoder.keys is not None else set().union(*rows)
         if not all(type(name) is str for name in names):
             names = {clean_text(str(name)) for name in names}
         names |= self.declared.columns

@@ -12,6 +12,7 @@ topic born later (a restored or migrated table) are greater than all older ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -77,6 +78,8 @@ class IdMaker:
         self._birth = _base32(born_ms, 10)
         self._key = (partition, topic_hash(topic))
         self._first = _tails(*self._key, 1)[0]
+        self._first_ends: list[str] | None = None
+        """By the last ten bits of a message's offset, the end of its first row's id."""
         self._stem = (-1, "")
         """The first 16 characters of an id, which 1,024 messages in a row share."""
 
@@ -88,6 +91,19 @@ class IdMaker:
             stem = self._birth + _PAIRS[high >> 20 & 1023] + _PAIRS[high >> 10 & 1023] + _PAIRS[high & 1023]
             self._stem = high, stem
         return stem + _PAIRS[offset & 1023]
+
+    def of_first_rows(self, offsets: Sequence[int]) -> list[str]:
+        """The ids of the first rows of messages."""
+        ends = self._first_ends
+        if ends is None:
+            ends = self._first_ends = [pair + self._first for pair in _PAIRS]
+        high, stem = -1, ""
+        ids: list[str] = []
+        for offset in offsets:
+            if offset >> 10 != high:
+                high, stem = offset >> 10, self.prefix(offset)[:-2]
+            ids.append(stem + ends[offset & 1023])
+        return ids
 
     def tails(self, rows: int) -> list[str]:
         """The 8 characters that end the ids of rows 0, 1, 2...; at least `rows` of them."""

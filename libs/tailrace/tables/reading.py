@@ -233,13 +233,25 @@ class VersionReader:
     def _log_batches(self, offset: int, row: int, gone: frozenset[int]) -> Iterator[StreamBatch]:
         id_name = self.id_name
         prefix_of, tails = self._ids.prefix, self._ids.tails(1)
-        moment = Moments().moment
+        moments = Moments()
+        moment = moments.moment
         decode, fields_until = self._stream_decoder(-1), -1
-        for docs in self._doc_batches(offset):
+        only_posts = not gone and self._shown_types() == WEBHOOK_FIELDS
+        for batch, docs in self._doc_batches(offset):
+            if only_posts and (not row or batch.offsets[0] != offset):
+                posted = moments.posts(batch, docs)
+                if posted is not None:
+                    if id_name is not None:
+                        for one, text in zip(posted.rows, self._ids.of_first_rows(batch.offsets), strict=True):
+                            one[id_name] = text
+                    yield posted
+                    continue
             rows: list[Row] = []
             places: list[tuple[int, int]] = []
-            for at, ts_ms, doc in docs:
+            for at, ts_ms, doc in zip(batch.offsets, batch.ts_ms, docs, strict=True):
                 kind = doc["kind"]
+                if kind not in DATA_KINDS:
+                    continue
                 if kind in ("arrow", "file"):
                     if rows:
                         yield StreamBatch(rows, places)
@@ -338,8 +350,10 @@ class VersionReader:
     @property
     def _shows_posts(self) -> bool:
         """Whether rows fall back to their `record`: those of a table that holds what webhooks write, and no more."""
-        shown = {name: str(kind) for name, kind in self.fields.items()}
-        return shown in (WEBHOOK_FIELDS, REQUEST_FIELDS)
+        return self._shown_types() in (WEBHOOK_FIELDS, REQUEST_FIELDS)
+
+    def _shown_types(self) -> dict[str, str]:
+        return {name: str(kind) for name, kind in self.fields.items()}
 
     def _fields_until(self, offset: int) -> int:
         """The offset at which other fields than those at `offset` come into force."""
@@ -450,13 +464,10 @@ class VersionReader:
             if first < stop:
                 yield from self._source.scan(first, stop)
 
-    def _doc_batches(self, start: int) -> Iterator[list[tuple[int, int, Head]]]:
+    def _doc_batches(self, start: int) -> Iterator[tuple[Messages, list[Head]]]:
         for batch in self._scans(start):
-            yield [
-                entry
-                for entry in zip(batch.offsets, batch.ts_ms, decode_messages(batch), strict=True)
-                if entry[2]["kind"] in DATA_KINDS
-            ]
+            if batch.offsets:
+                yield batch, decode_messages(batch)
 
     def _pieces(self, start: int, rows_max: int) -> Iterator[Piece]:
         return pieces_of(self._scans(start), self._schemas, self._files, rows_max)

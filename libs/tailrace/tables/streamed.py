@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
-__all__ = ["Moments", "Row", "StreamBatch", "WebhookRow", "moment_of"]
+if TYPE_CHECKING:
+    from tailrace.tables.messages import Head, Messages
+
+__all__ = ["FirstRows", "Moments", "Row", "StreamBatch", "WebhookRow", "moment_of"]
 
 Row: TypeAlias = dict[str, Any]
 
@@ -21,7 +25,30 @@ class StreamBatch(NamedTuple):
     """
 
     rows: list[Row]
-    places: list[tuple[int, int]]
+    places: Sequence[tuple[int, int]]
+
+
+class FirstRows(Sequence[tuple[int, int]]):
+    """The places after the first rows of messages, each made when it is asked for: most of a batch's nobody needs."""
+
+    __slots__ = ("_offsets",)
+
+    def __init__(self, offsets: Sequence[int]) -> None:
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[int, int]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> FirstRows: ...
+
+    def __getitem__(self, at: int | slice) -> tuple[int, int] | FirstRows:
+        if isinstance(at, slice):
+            return FirstRows(self._offsets[at])
+        return self._offsets[at], 1
 
 
 class WebhookRow(dict[str, Any]):
@@ -73,3 +100,26 @@ class Moments:
             self._parts = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
             self._second = second
         return datetime(*self._parts, rest_ms * 1000)
+
+    def posts(self, batch: Messages, docs: Sequence[Head]) -> StreamBatch | None:
+        """The rows of a batch in which each message is one post; None where one of them is something else.
+
+        This is the way of most streamed records, so it is made for that one kind alone.
+        """
+        rows: list[Row] = []
+        received, last_ms = _EPOCH, None
+        for ts_ms, doc in zip(batch.ts_ms, docs, strict=True):
+            if doc["kind"] != "webhook" or "request_key" in doc:
+                return None
+            own = doc.get("rows")
+            if type(own) is not list or len(own) != 1 or type(own[0]) is str:
+                return None
+            ms = doc.get("ts")
+            if ms != last_ms or last_ms is None:
+                at_ms = moment_of(ms, ts_ms)
+                received, last_ms = self.moment(at_ms), ms if at_ms is ms else None
+            post: Row = WebhookRow()  # filling it is three times as fast as calling it with its fields
+            post["timestamp"] = received
+            post["record"] = own[0]
+            rows.append(post)
+        return StreamBatch(rows, FirstRows(batch.offsets))

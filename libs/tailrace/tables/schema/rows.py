@@ -181,6 +181,8 @@ class RowEncoder:
         self._grown = False
         self._shapes: dict[tuple[object, ...], _Steps] = {}
         self._columns: dict[tuple[str, ...], list[frozenset[type]]] = {}
+        self.keys: tuple[str, ...] | None = None
+        """The keys that all rows encoded last had; None where they were not looked at as a whole."""
 
     @property
     def fields(self) -> dict[str, FieldType]:
@@ -238,6 +240,7 @@ class RowEncoder:
 
         False also for what it does not look into: rows of different keys, numbers with NULLs among them.
         """
+        self.keys = None
         if set(map(type, rows)) != _DICTS:
             return False
         shapes = set(map(tuple, rows))
@@ -256,7 +259,10 @@ class RowEncoder:
                     return False
             elif float in classes and (len(classes) > 1 or not all(map(isfinite, column))):
                 return False
-        return len(columns) == len(keys)
+        if len(columns) != len(keys):
+            return False
+        self.keys = keys
+        return True
 
     def _columns_of(self, keys: tuple[str, ...]) -> list[frozenset[type]]:
         """The classes that need no step, by column; empty where a key needs one."""
