@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
+from tailrace.control import place_files
 from tailrace.graph import load_app
 from tailrace.log import Log, NewRecord, Offset, Partition, open_log
 from tailrace.runner import (
@@ -22,7 +23,6 @@ from tailrace.runner import (
     UnknownNodeError,
     UnknownRunError,
     WrittenGoneError,
-    copy_files,
     deploy,
 )
 from tailrace.runtime import Runtime
@@ -97,7 +97,7 @@ class Place:
         for name, text in {**FILES, **{name.replace("__", "."): text for name, text in files.items()}}.items():
             (app_dir / name).write_text(text)
         app = load_app(app_dir)
-        await self.host.deploy([deploy(app, copy_files(app, self.folder / "apps"), RunnerSettings())])
+        await self.host.deploy([deploy(app, place_files(app, self.folder / "apps"), RunnerSettings())])
 
     def put(self, *numbers: int) -> None:
         body = orjson.dumps([{"n": number} for number in numbers])

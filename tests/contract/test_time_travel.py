@@ -10,10 +10,11 @@ from typing import Any
 import orjson
 import pytest
 
+from tailrace.control import place_files
 from tailrace.graph import load_app
 from tailrace.lake import LakeLocation, SnapshotFiles, TopicSource, snapshot_version
 from tailrace.log import Log, NewRecord, Offset, Partition, open_log
-from tailrace.runner import AskError, Host, HostView, PastGoneError, RunnerSettings, UnknownRunError, copy_files, deploy
+from tailrace.runner import AskError, Host, HostView, PastGoneError, RunnerSettings, UnknownRunError, deploy
 from tailrace.runner.catalog import Catalog
 from tailrace.runner.tails import sendable
 from tailrace.runtime import ManualClock, Runtime
@@ -52,7 +53,7 @@ class Place:
         (app_dir / "graph.yml").write_text(GRAPH)
         (app_dir / "double.py").write_text(DOUBLE)
         app = load_app(app_dir)
-        self.deployment = deploy(app, copy_files(app, folder / "apps"), RunnerSettings())
+        self.deployment = deploy(app, place_files(app, folder / "apps"), RunnerSettings())
         self.log.create_topics(self.deployment.topics())
         self.fetch = SnapshotFiles(self.location, folder / "cache").fetch
 

@@ -17,6 +17,7 @@ LIBS = {
     "lake": {"errors", "runtime", "log", "tables"},
     "graph": {"errors"},
     "engine": {"errors"},
+    "control": {"errors", "runtime", "log", "graph"},
     "sql": {"errors", "runtime", "graph"},
     "node": {"errors", "runtime", "tables", "sql"},
     "testing": {"errors", "runtime", "tables", "node"},

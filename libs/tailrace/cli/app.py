@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from tailrace.cli import create, lake, runs, tables, webhooks
+from tailrace.cli import deploy as deploy_commands
 from tailrace.cli import replay as replay_command
 from tailrace.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_status
 from tailrace.cli.options import Json
@@ -140,6 +141,10 @@ def check(
 
 
 cli.add_typer(create.cli, name="new")
+cli.command("deploy")(deploy_commands.deploy)
+cli.command("undeploy")(deploy_commands.undeploy)
+cli.command("deployments")(deploy_commands.deployments)
+cli.command("rollback")(deploy_commands.rollback)
 cli.command("status")(runs.status)
 cli.command("webhooks")(webhooks.webhooks)
 cli.add_typer(webhooks.webhook, name="webhook")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from tailrace.errors import RejectedError
 from tailrace.graph import App, GraphError, load_app
 
-__all__ = ["NoGraphError", "read_app", "usable_app"]
+__all__ = ["NoGraphError", "SameSlugError", "different", "read_app", "usable_app", "whoami"]
 
 
 class NoGraphError(RejectedError):
@@ -20,6 +24,14 @@ class NoGraphError(RejectedError):
         why = f": {first.file}:{first.line}: {first.message}" if first else ""
         self.hint = (first.hint if first else "") or f"`tailrace check {folder}` tells all that is wrong"
         super().__init__(f"{folder} holds no graph that can run{why}")
+
+
+class SameSlugError(RejectedError):
+    """Two deployed apps have the same slug, so they would share topics."""
+
+    def __init__(self, slug: str) -> None:
+        self.slug = slug
+        super().__init__(f"two apps have the slug {slug!r}: give one of them another `slug:` in its graph.yml")
 
 
 def read_app(place: Path) -> App:
@@ -43,3 +55,25 @@ def usable_app(place: Path) -> App:
     if not app.ok and not app.nodes and not app.stores:
         raise NoGraphError(place, app.errors)
     return app
+
+
+def different(apps: Iterable[App]) -> None:
+    """Refuse apps that have the same name.
+
+    Raises:
+        SameSlugError: rejected; two have.
+    """
+    seen: set[str] = set()
+    for app in apps:
+        if app.slug in seen:
+            raise SameSlugError(app.slug)
+        seen.add(app.slug)
+
+
+def whoami() -> str:
+    """Who deploys, for the history: `user@machine`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # in containers there are users without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

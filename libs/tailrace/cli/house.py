@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -15,9 +16,10 @@ from pathlib import Path
 import orjson
 
 from tailrace.api import LocalApi
-from tailrace.cli.apps import usable_app
+from tailrace.cli.apps import different, usable_app, whoami
 from tailrace.cli.keeper import Keeper
 from tailrace.cli.lakeview import LakeStatus
+from tailrace.control import ControlLog, DeployedApp, follow_deployments, place_files
 from tailrace.errors import FatalError, RejectedError
 from tailrace.gateway import (
     Door,
@@ -26,18 +28,19 @@ from tailrace.gateway import (
     GatewayView,
     Ops,
     PortTakenError,
-    WebhookRoute,
-    webhook_route,
+    webhook_routes,
     write_routes,
 )
 from tailrace.graph import App
 from tailrace.lake import LakeLocation, SnapshotFiles
 from tailrace.log import Log, open_log
-from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, copy_files, deploy
+from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, deploy
 from tailrace.runtime import Runtime
 from tailrace.snapshotter import SnapshotterSettings, TableWish
 
 __all__ = ["CONTACT_FILE", "AlreadyUpError", "House", "HouseSettings", "PortInUseError"]
+
+_log = logging.getLogger(__name__)
 
 ROUTES_FILE = "gateway.json"
 """Below the data folder: the webhooks, for gateway processes of their own (`python -m tailrace.gateway`)."""
@@ -125,6 +128,9 @@ class House:
         self._host: Host | None = None
         self._gateway: Gateway | None = None
         self._keeper: Keeper | None = None
+        self._control: ControlLog | None = None
+        self._deployed: dict[str, DeployedApp] = {}
+        self._deploying = asyncio.Lock()
 
     @property
     def base_url(self) -> str:
@@ -165,39 +171,70 @@ class House:
             host.journal.listen(self._listener)
         await host.start()
         self._exits.push_async_callback(host.stop)
+        self._control = ControlLog(log, self._runtime)
         await self.load()
         keeper = self._keeper = Keeper(log, self._snapshotter_settings)
         self._exits.push_async_callback(keeper.close)
         await self._serve(log, gateway, host, LakeStatus(log, keeper, self._snapshotter_settings))
         keeper.start()
+        following = asyncio.ensure_future(self._follow(log))
+        self._exits.push_async_callback(_end, following)
 
     async def load(self) -> None:
         """Read the apps' folders again, and deploy what is there now.
 
         Raises:
-            NoGraphError, SameSlugError, DoubleWebhookError: rejected; what was deployed before goes on.
+            NoGraphError, SameSlugError, DoubleWebhookError, AppTooLargeError: rejected; what was deployed before goes on.
         """
+        assert self._control is not None
+        control, apps = self._control, [await asyncio.to_thread(usable_app, folder) for folder in self.settings.apps]
+        different(apps)
+        webhook_routes(apps)
+        async with self._deploying:
+            deployed = {}
+            for app in apps:
+                outcome = await asyncio.to_thread(control.deploy, app, whoami())
+                event = outcome.event
+                deployed[app.slug] = DeployedApp(version=event.version, content=event.content, app=app)
+            await self._run(deployed)
+        self.apps = apps
+
+    async def _run(self, apps: Mapping[str, DeployedApp]) -> None:
+        """Have the host run these, and the gateway take their posts."""
         assert self._host is not None and self._gateway is not None
-        apps = [await asyncio.to_thread(usable_app, folder) for folder in self.settings.apps]
-        _different(apps)
+        data_dir = self.settings.data_dir.resolve()
         deployments = []
-        for app in apps:
-            folder = await asyncio.to_thread(copy_files, app, self.settings.data_dir.resolve() / "apps")
-            deployments.append(deploy(app, folder, self.settings.runner))
-        routes: dict[str, WebhookRoute] = {}
-        for deployment in deployments:
-            for name, (node, table) in deployment.webhooks.items():
-                if name in routes:
-                    raise DoubleWebhookError(name)
-                route, _ = webhook_route(deployment.app, node)
-                assert route is not None and route.topic == table.topic, "it has a table"
-                routes[name] = route
+        for each in apps.values():
+            folder = await asyncio.to_thread(place_files, each.app, data_dir / "apps", self._runtime)
+            deployments.append(deploy(each.app, folder, self.settings.runner, each.version))
+        routes = webhook_routes(each.app for each in apps.values())
         await self._host.deploy(deployments)
         self._gateway.set_routes(routes)
-        await asyncio.to_thread(write_routes, self.settings.data_dir.resolve() / ROUTES_FILE, routes)
-        self.apps = apps
+        await asyncio.to_thread(write_routes, data_dir / ROUTES_FILE, routes)
+        self._deployed = dict(apps)
         if self._keeper is not None:
             self._keeper.tell()
+
+    async def _follow(self, log: Log) -> None:
+        """Take over what others deploy, roll back or take away of our apps while we run."""
+        own = set(self._deployed)
+        async with contextlib.aclosing(follow_deployments(log, self._runtime)) as changes:
+            async for apps in changes:
+                async with self._deploying:
+                    await self._take_over({slug: self._newer(slug, apps[slug]) for slug in apps if slug in own})
+
+    async def _take_over(self, apps: Mapping[str, DeployedApp]) -> None:
+        if {slug: app.version for slug, app in apps.items()} == {s: app.version for s, app in self._deployed.items()}:
+            return
+        try:
+            await self._run(apps)
+        except RejectedError as error:
+            _log.warning("what was deployed cannot run beside the rest, which goes on: %s", error)
+
+    def _newer(self, slug: str, app: DeployedApp) -> DeployedApp:
+        """Of a follower's version and ours the later one: it may tell of what was before our last deployment."""
+        ours = self._deployed.get(slug)
+        return ours if ours is not None and ours.version > app.version else app
 
     def _snapshotter_settings(self) -> SnapshotterSettings:
         tables: dict[str, TableWish] = {}
@@ -260,32 +297,13 @@ class House:
             self.failure.set_result(error)
 
 
-class DoubleWebhookError(RejectedError):
-    """Two deployed webhooks have the same id, so they would have the same URL."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(f"two webhooks have the id {name!r}: give one of them another id in its graph.yml")
-
-
-class SameSlugError(RejectedError):
-    """Two deployed apps have the same slug, so they would share topics."""
-
-    def __init__(self, slug: str) -> None:
-        self.slug = slug
-        super().__init__(f"two apps have the slug {slug!r}: give one of them another `slug:` in its graph.yml")
-
-
 def _duration(seconds: float | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-def _different(apps: Sequence[App]) -> None:
-    seen: set[str] = set()
-    for app in apps:
-        if app.slug in seen:
-            raise SameSlugError(app.slug)
-        seen.add(app.slug)
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _lock(data_dir: Path) -> Callable[[], None]:

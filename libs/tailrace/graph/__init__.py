@@ -37,6 +37,7 @@ from tailrace.graph.report import format_error, format_errors
 from tailrace.graph.section import parameter_value
 from tailrace.graph.sqlcode import OUTPUT_PORT, read_sql
 from tailrace.graph.sqltext import strip_sql_comments
+from tailrace.graph.versions import node_version
 
 __all__ = [
     "COMPONENTS_FOLDER",
@@ -70,6 +71,7 @@ __all__ = [
     "is_id",
     "lineage",
     "load_app",
+    "node_version",
     "parameter_value",
     "read_python",
     "read_sql",

@@ -10,7 +10,7 @@ from tailrace.gateway.ops import Ops
 from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import WebhookRoute
 from tailrace.gateway.routes import RoutesFileError, write_routes
-from tailrace.gateway.routing import webhook_problems, webhook_route
+from tailrace.gateway.routing import DoubleWebhookError, webhook_problems, webhook_route, webhook_routes
 from tailrace.gateway.server import Door, PortTakenError
 from tailrace.gateway.settings import GatewaySettings, ProcessSettings
 from tailrace.gateway.view import GatewayView
@@ -20,6 +20,7 @@ __all__ = [
     "AccessLogSettings",
     "BodyLimits",
     "Door",
+    "DoubleWebhookError",
     "Gateway",
     "GatewaySettings",
     "GatewayView",
@@ -32,5 +33,6 @@ __all__ = [
     "WebhookRoute",
     "webhook_problems",
     "webhook_route",
+    "webhook_routes",
     "write_routes",
 ]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 import orjson
 
-from tailrace.errors import SettingError
+from tailrace.errors import RejectedError, SettingError
 from tailrace.gateway.custom import BadProviderError, provider_of, source_of
 from tailrace.gateway.limits import RateLimit
 from tailrace.gateway.pointers import is_pointer
@@ -19,7 +19,7 @@ from tailrace.gateway.route import Rule, SuccessAnswer, WebhookRoute
 from tailrace.gateway.schemes import Jwt, Provider, Signature, Sns
 from tailrace.graph import App, GraphError, Node, SecretRef, parameter_value, topic_name
 
-__all__ = ["OPTIONS", "webhook_problems", "webhook_route"]
+__all__ = ["OPTIONS", "DoubleWebhookError", "webhook_problems", "webhook_route", "webhook_routes"]
 
 OPTIONS = (
     "provider",
@@ -54,6 +54,32 @@ class _Wrong(Exception):
     def __init__(self, reason: str, hint: str = "") -> None:
         self.reason, self.hint = reason, hint
         super().__init__(reason)
+
+
+class DoubleWebhookError(RejectedError):
+    """Two deployed webhooks have the same id, so they would have the same URL."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"two webhooks have the id {name!r}: give one of them another id in its graph.yml")
+
+
+def webhook_routes(apps: Iterable[App]) -> dict[str, WebhookRoute]:
+    """The routes of all webhooks of some apps, by the id in their URL.
+
+    Raises:
+        DoubleWebhookError: rejected; two have the same id.
+    """
+    routes: dict[str, WebhookRoute] = {}
+    for app in apps:
+        for node in app.webhooks:
+            route, _ = webhook_route(app, node)
+            if route is None:
+                continue
+            if node.key in routes:
+                raise DoubleWebhookError(node.key)
+            routes[node.key] = route
+    return routes
 
 
 def webhook_problems(app: App) -> tuple[GraphError, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tailrace.runner.asking import AskError
 from tailrace.runner.catalog import UnknownTableError
-from tailrace.runner.deployment import Deployment, copy_files, deploy
+from tailrace.runner.deployment import Deployment, deploy
 from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import Entry, LogLine, RunEntry, UnknownRunError
 from tailrace.runner.past import PastGoneError
@@ -28,6 +28,5 @@ __all__ = [
     "UnknownRunError",
     "UnknownTableError",
     "WrittenGoneError",
-    "copy_files",
     "deploy",
 ]

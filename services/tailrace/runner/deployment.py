@@ -1,27 +1,25 @@
 """One app, deployed: its slots, tables and webhooks, and what each run of a node is told.
 
-The app's files are copied below the data folder first, so that an edit shows in a run only after the next deploy.
+Its files lie in a folder of their own (`tailrace.control.place_files`), so that an edit shows in a run only after the next
+deploy.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tailrace.engine import Cron, Manual, NodeSpec, Reactive, Trigger
-from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, topic_name
+from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, node_version, topic_name
 from tailrace.log import TopicSpec
 from tailrace.node.protocol import StoreRef
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.slots import index_topic, state_topic
 from tailrace.tables.schema import SchemaFileError, parse_schema
 
-__all__ = ["DeployedNode", "DeployedTable", "Deployment", "copy_files", "deploy", "slot_name"]
+__all__ = ["DeployedNode", "DeployedTable", "Deployment", "deploy", "slot_name"]
 
 SECRET_PREFIX = "TAILRACE_SECRET_"  # noqa: S105 - the name of variables, not a secret
 CONNECTION_PREFIX = "TAILRACE_CONNECTION_"
@@ -73,6 +71,8 @@ class Deployment:
     """By topic."""
     webhooks: Mapping[str, tuple[Node, DeployedTable]]
     """By the id in their URL."""
+    version: int = 0
+    """Counts the deployments of the app; 0 where it came from no control log."""
 
     @property
     def graph(self) -> str:
@@ -105,33 +105,7 @@ class Deployment:
         return [*own, *(TopicSpec(topic) for topic in self.tables)]
 
 
-def copy_files(app: App, apps_dir: Path) -> Path:
-    """The app's files in a folder of their own, named by their content; returns it.
-
-    Written beside and renamed, so a folder of that name is whole. Older ones of the app are left for running nodes.
-    """
-    digest = hashlib.blake2b(digest_size=10)
-    for path, data in sorted(app.files.items()):
-        digest.update(f"{path}\0{len(data)}\0".encode())
-        digest.update(data)
-    target = apps_dir / app.slug / digest.hexdigest() / app.slug
-    if target.exists():
-        return target
-    building = target.parent.with_name(f".{target.parent.name}.{os.getpid()}")
-    shutil.rmtree(building, ignore_errors=True)
-    for path, data in app.files.items():
-        file = building / app.slug / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
-    (building / app.slug).mkdir(parents=True, exist_ok=True)
-    try:
-        building.rename(target.parent)
-    except OSError:  # another process was first
-        shutil.rmtree(building, ignore_errors=True)
-    return target
-
-
-def deploy(app: App, app_dir: Path, settings: RunnerSettings) -> Deployment:
+def deploy(app: App, app_dir: Path, settings: RunnerSettings, version: int = 0) -> Deployment:
     """What `app` means to the runner. Pure, given the files' folder."""
     schemas = _schemas(app)
     by_key = {
@@ -141,9 +115,8 @@ def deploy(app: App, app_dir: Path, settings: RunnerSettings) -> Deployment:
         for store in app.stores
         if store.storage is None
     }
-    modules = _modules(app)
     nodes = [
-        _node(app, node, by_key, schemas, app_dir, settings, modules)
+        _node(app, node, by_key, schemas, app_dir, settings)
         for node in app.nodes
         if node.kind in ("python", "sql") and node.node_file in app.files
     ]
@@ -158,6 +131,7 @@ def deploy(app: App, app_dir: Path, settings: RunnerSettings) -> Deployment:
         nodes={node.slot: node for node in nodes},
         tables={table.topic: table for table in by_key.values()},
         webhooks=webhooks,
+        version=version,
     )
 
 
@@ -179,7 +153,6 @@ def _node(
     schemas: Mapping[str, Any],
     app_dir: Path,
     settings: RunnerSettings,
-    modules: bytes,
 ) -> DeployedNode:
     reads = frozenset(tables[key].topic for key in node.reads if key in tables)
     writes = frozenset(tables[key].topic for key in node.writes if key in tables)
@@ -199,7 +172,7 @@ def _node(
         is_root=isinstance(trigger, Reactive) and reads <= writes - others,
         retries=node.retries or 0,
         timeout_ms=int(limit_s * 1000),
-        version=_version(app, node, modules),
+        version=node_version(app, node),
     )
     wired: dict[str, dict[str, str]] = {"r": {}, "w": {}}
     for port in node.ports:
@@ -226,26 +199,6 @@ def _node(
         stores=tuple(reachable.values()),
         schemas=schemas,
     )
-
-
-def _modules(app: App) -> bytes:
-    """Changes with the app's Python code: nodes import each other's modules."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path, data in sorted(app.files.items()):
-        if path.endswith(".py"):
-            digest.update(f"{path}\0{len(data)}\0".encode())
-            digest.update(data)
-    return digest.digest()
-
-
-def _version(app: App, node: Node, modules: bytes) -> str:
-    """Changes with what the node runs: its app's code, its parameters and its wiring."""
-    assert node.node_file is not None
-    digest = hashlib.blake2b(modules, digest_size=8)
-    digest.update(f"{node.node_file}\0".encode())
-    digest.update(app.files[node.node_file])
-    digest.update(repr((sorted(node.parameter_values.items(), key=str), node.ports)).encode())
-    return digest.hexdigest()
 
 
 def store_ref(table: DeployedTable, born_ms: int) -> StoreRef:

@@ -54,6 +54,7 @@ class HostView:
         return {
             "app": app.slug,
             "title": app.title,
+            "version": deployment.version,
             "nodes": [
                 {"node": node.key, "title": node.title, "kind": node.kind, "trigger": node.trigger or "reactive"}
                 for node in app.nodes

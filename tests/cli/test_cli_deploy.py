@@ -1,0 +1,83 @@
+"""Deployments by the command line, and a running `up` that takes them over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import requests
+
+from up_process import tailrace, up, write_app
+
+GRAPH = """\
+title: Shop
+slug: shop
+functions:
+  - {webhook: orders, id: webhook1}
+  - {node_file: double.py, id: double01}
+stores:
+  - {table: orders, id: storeord}
+  - {table: out, id: storeout}
+"""
+CODE = """\
+from patterns import Table
+out = Table("out", "w")
+for row in Table("orders").as_stream():
+    out.append({{"n": row["n"] * {factor}}})
+"""
+
+
+def shop(folder: Path, factor: int, graph: str = GRAPH) -> Path:
+    return write_app(folder, graph, double__py=CODE.format(factor=factor))
+
+
+def test_a_running_up_takes_over_what_is_deployed_and_rolled_back(tmp_path: Path) -> None:
+    """Rows of before are handled by the older version, later ones by the newer; none twice, none left out."""
+    data = tmp_path / "data"
+    with up(data, shop(tmp_path / "shop", 1)) as process:
+
+        def post(number: int, *, wanted: list[int]) -> None:
+            requests.post(process.webhooks["orders"], json={"n": number}, timeout=30)
+            process.until(lambda: sorted(row["n"] for row in process.rows("out")), wanted=lambda rows: rows == wanted)
+
+        def versions() -> list[str]:
+            return [each["code"] for each in process.json("runs", "--node", "double")]
+
+        post(1, wanted=[1])
+        done = tailrace("deploy", shop(tmp_path / "newer" / "shop", 10), "--data", data, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == "shop version 2 deployed\n  ~ double\n    1 node unchanged\n"
+        deployments = orjson.loads(tailrace("deployments", "shop", "--data", data, "--json", cwd=tmp_path).stdout)
+        assert [(each["version"], each["runs"]) for each in deployments] == [(1, False), (2, True)]
+        process.until(lambda: process.json("status")["apps"][0]["version"], wanted=lambda version: version == 2)
+        post(2, wanted=[1, 20])
+        assert tailrace("rollback", "shop", "--data", data, cwd=tmp_path).returncode == 0
+        process.until(lambda: process.json("status")["apps"][0]["version"], wanted=lambda version: version == 3)
+        post(3, wanted=[1, 3, 20])
+        codes = versions()
+        assert codes[0] == codes[-1] != codes[1]
+        assert tailrace("undeploy", "shop", "--data", data, cwd=tmp_path).returncode == 0
+        process.until(lambda: process.json("status")["apps"], wanted=lambda apps: apps == [])
+        assert requests.post(process.webhooks["orders"], json={"n": 4}, timeout=30).status_code == 404
+
+
+def test_errors_refuse_a_deployment(tmp_path: Path) -> None:
+    """What runs goes on; file and line say why."""
+    log = f"sqlite:///{tmp_path / 'log.db'}"
+    assert tailrace("deploy", shop(tmp_path / "shop", 1), "--log", log, cwd=tmp_path).returncode == 0
+    broken = shop(tmp_path / "broken", 1)
+    (broken / "double.py").write_text("def (:\n")
+    refused = tailrace("deploy", broken, "--log", log, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert f"{broken}/double.py:1: error:" in refused.stderr
+    twice = shop(tmp_path / "twice", 1, GRAPH.replace("slug: shop", "slug: other"))
+    refused = tailrace("deploy", twice, "--log", log, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert "two webhooks have the id 'webhook1'" in refused.stderr
+    (found,) = orjson.loads(tailrace("deployments", "--log", log, "--json", cwd=tmp_path).stdout)
+    assert (found["app"], found["version"], found["runs"]) == ("shop", 1, True)
+    planned = tailrace("deploy", shop(tmp_path / "newer" / "shop", 2), "--dry-run", "--log", log, cwd=tmp_path)
+    assert "shop version 2 would be deployed" in planned.stdout
+    assert len(orjson.loads(tailrace("deployments", "shop", "--log", log, "--json", cwd=tmp_path).stdout)) == 1
+    missing = tailrace("rollback", "shop", "--to", "7", "--log", log, cwd=tmp_path)
+    assert (missing.returncode, "no version 7" in missing.stderr) == (1, True)
