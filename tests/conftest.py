@@ -1,10 +1,11 @@
-"""What all tests share: the real broker."""
+"""What all tests share: the real broker, and a real S3 server."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from s3_server import S3Server, find_server
 
 from tailrace.testing.kafka import LocalKafka
 
@@ -17,3 +18,23 @@ def kafka_broker() -> Iterator[LocalKafka]:
     """A real Kafka for this session (with pytest-xdist: one a worker); tests use fresh names on it."""
     with LocalKafka() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for this session, which has to be built the first time; tests use prefixes of their own."""
+    program = find_server()
+    if program is None:
+        pytest.skip("no versitygw on the path, and it could not be built (that takes go and a network)")
+    server = S3Server(program, tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The S3 server, with the environment that its clients need."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server

@@ -13,7 +13,7 @@ import orjson
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
-from s3_server import BUCKET, S3Server, find_server
+from s3_server import BUCKET, S3Server
 from table_reading import LogSource, fold_topic, reader_of
 
 from tailrace.lake import (
@@ -35,17 +35,6 @@ pytestmark = pytest.mark.timeout(900)  # the server may have to be built first
 
 ORDERS = Partition("shop.orders")
 LIMITS = LakeLimits(files_joined_min=2, checkpoint_every=2, commits_kept=4, removed_kept=timedelta(0))
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    program = find_server()
-    if program is None:
-        pytest.skip("no versitygw on the path, and it could not be built (that takes go and a network)")
-    server = S3Server(program, tmp_path_factory.mktemp("s3"))
-    server.start()
-    yield server
-    server.stop()
 
 
 class Shop:
@@ -77,9 +66,7 @@ class Shop:
 
 
 @pytest.fixture
-def shop(server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shop]:
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
+def shop(s3: S3Server, tmp_path: Path) -> Iterator[Shop]:
     log = open_log(f"sqlite:///{tmp_path}/log.db")
     yield Shop(log)
     log.close()
@@ -133,15 +120,15 @@ def test_wrong_credentials_name_the_table_and_can_be_mended(shop: Shop, monkeypa
     shop.check(shop.snapshot().table)
 
 
-def test_a_store_that_is_away_for_a_while(shop: Shop, server: S3Server) -> None:
+def test_a_store_that_is_away_for_a_while(shop: Shop, s3: S3Server) -> None:
     """Nothing is lost, and the next step catches up."""
     shop.rows({"k": 1})
     shop.snapshot()
     shop.rows({"k": 2})
-    server.stop()
+    s3.stop()
     try:
         with pytest.raises(LakeUnavailableError, match="shop/orders_"):
             shop.snapshot()
     finally:
-        server.start()
+        s3.start()
     shop.check(shop.snapshot().table)

@@ -32,7 +32,7 @@ from tailrace.gateway import (
     write_routes,
 )
 from tailrace.graph import App
-from tailrace.lake import LakeLocation, SnapshotFiles
+from tailrace.lake import LakeLocation, SnapshotFiles, StagingArea
 from tailrace.log import Log, open_log
 from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, deploy
 from tailrace.runtime import Runtime
@@ -166,6 +166,7 @@ class House:
             respond=gateway.respond,
             failed=self._failed,
             fetch=SnapshotFiles(settings.location, data_dir / "lake-cache", self._runtime.clock).fetch,
+            staging=StagingArea(data_dir / "staging", settings.location),
         )
         if self._listener is not None:
             host.journal.listen(self._listener)

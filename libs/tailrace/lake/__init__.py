@@ -11,6 +11,7 @@ from tailrace.lake.location import LakeLocation
 from tailrace.lake.rebuild import rebuild_fold
 from tailrace.lake.retention import RetentionLimits, RetentionPlan, carry_out, decide, find_facts, finish_notes
 from tailrace.lake.snapshot import Snapshotted, TopicSource, snapshot_version
+from tailrace.lake.staging import StagingArea
 from tailrace.lake.upkeep import Tidied, compact, files_to_join, tidy
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "RetentionPlan",
     "SnapshotFiles",
     "Snapshotted",
+    "StagingArea",
     "TableMeta",
     "Tidied",
     "TopicSource",

@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -30,6 +30,7 @@ import orjson
 from tailrace.errors import SettingError
 from tailrace.lake.errors import lake_errors
 from tailrace.lake.location import LakeLocation
+from tailrace.lake.staging import StagingArea
 from tailrace.log import Append, Log, NewRecord, Offset, Partition, Writer, scan
 from tailrace.runtime import SYSTEM, Runtime
 from tailrace.tables import Snapshot, VersionView, split_head
@@ -316,7 +317,7 @@ def carry_out(
     plan: RetentionPlan,
     *,
     index: Partition,
-    staging: Path,
+    staging: StagingArea,
     writer: Writer,
     limits: RetentionLimits,
     runtime: Runtime = SYSTEM,
@@ -346,7 +347,13 @@ def carry_out(
 
 
 def finish_notes(
-    log: Log, location: LakeLocation, *, index: Partition, staging: Path, writer: Writer, runtime: Runtime = SYSTEM
+    log: Log,
+    location: LakeLocation,
+    *,
+    index: Partition,
+    staging: StagingArea,
+    writer: Writer,
+    runtime: Runtime = SYSTEM,
 ) -> list[RetentionPlan]:
     """Finish what rounds have begun that did not get to their ends."""
     start, end = log.starts([index])[index], log.settled_ends([index])[index]
@@ -364,7 +371,7 @@ def _finish(
     location: LakeLocation,
     plan: RetentionPlan,
     index: Partition,
-    staging: Path,
+    staging: StagingArea,
     writer: Writer,
     runtime: Runtime,
 ) -> None:
@@ -379,13 +386,13 @@ def _finish(
             before, start = start, log.trim(partition, Offset(plan.trim_before))
     runtime.probe.reached("retention-trimmed")
     for path in plan.files:
-        _delete_staged(staging, path)
+        staging.delete(path)
     runtime.probe.reached("retention-files-gone")
     writer.commit([Append(index, [NewRecord(None, _NOTE + plan.topic.encode())])])
     runtime.probe.reached("retention-closed")
 
 
-def _files_before(log: Log, partition: Partition, start: int, before: int, staging: Path) -> list[str]:
+def _files_before(log: Log, partition: Partition, start: int, before: int, staging: StagingArea) -> list[str]:
     """The staged files whose last message lies before `before`: that of their last row group."""
     found: dict[str, int] = {}
     for batch in scan(log, partition, Offset(start), Offset(before)):
@@ -394,31 +401,8 @@ def _files_before(log: Log, partition: Partition, start: int, before: int, stagi
                 head = split_head(record.value)
                 if head.get("kind") == "file":
                     found[str(head["path"])] = int(head["row_group"])
-    return [path for path, last in found.items() if last + 1 >= _row_groups(staging / path)]
-
-
-def _row_groups(file: Path) -> int:
-    """How many there are; more than any message names where the file cannot be read, so that it stays."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        return int(pq.read_metadata(file).num_row_groups)
-    except (OSError, pa.ArrowException):
-        return 1 << 62
-
-
-def _delete_staged(staging: Path, path: str) -> None:
-    """Delete a staged file, and its folder when nothing else is in it."""
-    file = (staging / path).resolve()
-    if not file.is_relative_to(staging.resolve()):
-        return
-    with contextlib.suppress(FileNotFoundError):
-        file.unlink()
-    with contextlib.suppress(OSError):
-        if [each.name for each in file.parent.iterdir()] == [".committed"]:
-            (file.parent / ".committed").unlink()
-            file.parent.rmdir()
+    groups = {path: staging.row_groups(path) for path in found}
+    return [path for path, last in found.items() if (groups[path] or sys.maxsize) <= last + 1]
 
 
 def _delete_folder(location: LakeLocation, folder: str) -> None:

@@ -118,7 +118,7 @@ class Session:
         self.order = order
         self.clock = clock or SystemClock()
         self.link = HostLink(channel)
-        self.files = StagedFiles(Path(order.staging))
+        self.files = StagedFiles(Path(order.staging), self._fetch_staged)
         self.lock = threading.RLock()
         self.state: dict[str, Any] = dict(order.state)
         """Typed JSON by key; streams' positions are not in it."""
@@ -204,6 +204,10 @@ class Session:
         if text not in self._warned:
             self._warned.add(text)
             self.log(text)
+
+    def _fetch_staged(self, path: str) -> bool:
+        header, _ = self.link.request({"op": "staged", "path": path})
+        return bool(header["there"])
 
     def next_staged_file(self) -> str:
         """Path, below the staging folder, of the next file that this run may write."""

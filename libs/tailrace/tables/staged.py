@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 __all__ = ["StagedFileMissingError", "StagedFiles"]
+
+_FETCHES_MAX = 5
+"""A copy may be deleted before it is opened, where others fetch at the same time."""
 
 
 class StagedFileMissingError(RejectedError):
@@ -26,19 +30,32 @@ class StagedFileMissingError(RejectedError):
 
 
 class StagedFiles:
-    """Reads row groups of the files below `folder`; keeps the last file open."""
+    """Reads row groups of the files below `folder`; keeps the last file open.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        fetch: brings a file there that is not, from a lake in an object store; False where it cannot be had.
+    """
+
+    def __init__(self, folder: Path, fetch: Callable[[str], bool] | None = None) -> None:
         self._folder = folder
+        self._fetch = fetch
         self._open: tuple[str, pq.ParquetFile] | None = None
 
     def row_group(self, path: str, row_group: int) -> pa.Table:
-        """One row group of the staged file `path`; raises `StagedFileMissingError` (rejected)."""
+        """One row group of the staged file `path`; raises `StagedFileMissingError` (rejected), and what `fetch` raises."""
+        if self._open is None or self._open[0] != path:
+            self._open = (path, self._file(path))
+        return self._open[1].read_row_group(row_group)
+
+    def _file(self, path: str) -> pq.ParquetFile:
         import pyarrow.parquet as pq
 
-        if self._open is None or self._open[0] != path:
-            full = (self._folder / path).resolve()
-            if not full.is_relative_to(self._folder.resolve()) or not full.is_file():
-                raise StagedFileMissingError(path, self._folder)
-            self._open = (path, pq.ParquetFile(full, memory_map=True))
-        return self._open[1].read_row_group(row_group)
+        full = (self._folder / path).resolve()
+        if full.is_relative_to(self._folder.resolve()):
+            for _ in range(_FETCHES_MAX):
+                try:
+                    return pq.ParquetFile(full, memory_map=True)
+                except FileNotFoundError:
+                    if self._fetch is None or not self._fetch(path):
+                        break
+        raise StagedFileMissingError(path, self._folder)

@@ -201,6 +201,9 @@ class MemoryHost:
         json = snapshot.to_json() if snapshot is not None else None
         return {"snapshot": json, "folder": str(folder), "before": None, "log_start": table.log_start}, b""
 
+    def _staged(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        return {"there": False}, b""
+
     def _versions(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
         fold = self.app.by_key(frame["table"]).fold
         views = [version.view(fold.position).to_json() for version in fold.versions.values()]

@@ -13,6 +13,7 @@ from typing import TypeAlias
 import orjson
 
 from tailrace.errors import RejectedError
+from tailrace.lake import StagingArea
 from tailrace.log import Batch, Log, NewRecord, Offset, OffsetGapError, Partition, TopicInfo, TopicSpec, scan
 from tailrace.runner.deployment import Deployment
 from tailrace.runner.indexes import AppIndex
@@ -44,6 +45,7 @@ class Catalog:
         deployments: the host's own, which it replaces at each deploy.
         call: runs a call of the log off the event loop.
         fetch: brings a snapshot's files here; without it nothing is read from a lake.
+        staging: brings staged files here.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Catalog:
         deployments: Callable[[], Mapping[str, Deployment]],
         call: CallLog,
         fetch: FetchSnapshot | None = None,
+        staging: StagingArea | None = None,
     ) -> None:
         self._log = log
         self._settings = settings
         self._deployments = deployments
         self._call = call
         self._fetch = fetch
+        self._staging = staging
         self._infos: dict[str, TopicInfo] = {}
         self._tails: dict[str, TableTail] = {}
         self._indexes: dict[str, AppIndex] = {}
@@ -279,3 +283,7 @@ class Catalog:
         assert self._fetch is not None, "no snapshot without a lake"
         fetch = self._fetch
         return await asyncio.to_thread(fetch, snapshot)
+
+    async def staged(self, path: str) -> bool:
+        """Have a staged file in the staging folder; False where there is none."""
+        return self._staging is not None and await asyncio.to_thread(self._staging.fetch, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
@@ -52,14 +51,15 @@ class _OneBatch:
         yield Messages(header["offsets"], header["ts_ms"], header["sizes"], payload)
 
 
-async def record_in_hand(tails: Catalog, table: str, pin: Pin, place: tuple[int, int], staging: Path) -> InHand | None:
+async def record_in_hand(
+    tails: Catalog, table: str, pin: Pin, place: tuple[int, int], files: StagedFiles
+) -> InHand | None:
     """The first row of a stream at or after `place`; None where the cut holds none."""
     view = pin.view
     if view is None:
         return None
     tail = tails[table]
     ids = IdMaker(tail.info.name, tail.info.born_ms)
-    files = StagedFiles(staging)
     at = max(place[0], min(start for start, _ in view.segments))
     start = await tail.start()
     if at < start:

@@ -57,6 +57,7 @@ from tailrace.engine import (
     shard_of,
 )
 from tailrace.errors import RejectedError, RetriableError, TailraceError
+from tailrace.lake import StagingArea
 from tailrace.log import FencedError, Log, NewRecord, Offset, OffsetRange, OutcomeUnknownError, Partition, scan
 from tailrace.node.protocol import Outcome, RunOrder
 from tailrace.runner.answers import AnswerSender
@@ -77,15 +78,14 @@ from tailrace.runner.outcomes import outcome_of_death, outcome_of_end
 from tailrace.runner.replay import REPLAYS_FOLDER, Replay, ReplayWishes
 from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
-from tailrace.runner.shards import Shards, writer_name
+from tailrace.runner.shards import Shards
 from tailrace.runner.slot import Slot, Warm, after
 from tailrace.runner.slots import SlotState, index_topic
-from tailrace.runner.staging import drop_folders
 from tailrace.runner.tails import Pin
 from tailrace.runner.transaction import build
 from tailrace.runner.workers import Worker, WorkerLimits, WorkerPool, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
-from tailrace.tables import Answer, VersionView
+from tailrace.tables import Answer, StagedFiles, VersionView
 
 __all__ = ["Host", "UnknownNodeError"]
 
@@ -115,6 +115,7 @@ class Host:
             theirs by the log.
         failed: called once when the host must stop: another host has taken over, or a bug of ours.
         fetch: brings the files of a snapshot to this machine; without it nothing is read from a lake.
+        staging: where staged files go; without it below `data_dir`, for this machine alone.
     """
 
     def __init__(
@@ -127,13 +128,14 @@ class Host:
         respond: Callable[[Answer], bool] = lambda answer: False,
         failed: Callable[[BaseException], None] = lambda error: None,
         fetch: FetchSnapshot | None = None,
+        staging: StagingArea | None = None,
     ) -> None:
         self.log = log
         self.settings = settings or RunnerSettings()
         self.journal = Journal(log, runtime.clock)
         self.deployments: dict[str, Deployment] = {}
         self._data_dir = data_dir
-        self._staging = data_dir / "staging"
+        self._staging = staging or StagingArea(data_dir / "staging")
         self._runtime = runtime
         self._respond = respond
         self._answers = AnswerSender(log, runtime.clock, self._call)
@@ -151,8 +153,8 @@ class Host:
         self._slots: dict[str, Slot] = {}
         self._unclaimed: dict[str, SlotState] = {}
         """What nodes that are not deployed now remember."""
-        self._catalog = Catalog(log, self.settings, lambda: self.deployments, self._call, fetch)
-        self._shards = Shards(log, self.settings.shards, self._staging, runtime.probe, self._call, self._threads)
+        self._catalog = Catalog(log, self.settings, lambda: self.deployments, self._call, fetch, self._staging)
+        self._shards = Shards(log, self.settings.shards, self._staging, runtime, self._call, self._threads)
         self._readers: dict[str, set[str]] = {}
         self._behind: set[str] = set()
         """Tables whose log goes on past their fold, while all their readers are busy anyway."""
@@ -174,8 +176,8 @@ class Host:
     async def start(self) -> None:
         """Make ready to deploy; workers are prepared in the background."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        self._staging.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self._staging / REPLAYS_FOLDER, ignore_errors=True)
+        await asyncio.to_thread(self._staging.start)
+        shutil.rmtree(self._staging.folder / REPLAYS_FOLDER, ignore_errors=True)
         await self._pool.start()
         self._spawn(self._listen())
 
@@ -488,7 +490,7 @@ class Host:
                 await tail.advance(settled=asked_for)
             pins[table] = await tail.pin()
         number = start.run
-        stage = f"{writer_name(self._shard(slot))}/{_short(slot.name)}-{number}"
+        stage = self._shards.stage(self._shard(slot), f"{_short(slot.name)}-{number}")
         order = self._order(
             node,
             run=f"{slot.name}#{number}",
@@ -526,7 +528,7 @@ class Host:
             retries=node.spec.retries,
             time_limit_s=node.spec.timeout_ms / 1000,
             memory_bytes_max=node.node.memory_bytes or self.settings.memory_bytes_max,
-            staging=str(self._staging),
+            staging=str(self._staging.folder),
             **of_the_run,
         )
 
@@ -541,10 +543,13 @@ class Host:
         for table in sorted(run.streamed):
             place = places.get(table, (0, 0))
             with contextlib.suppress(RejectedError):  # one that nobody can read is not told from none
-                run.in_hand = await record_in_hand(self._catalog, table, run.pins[table], place, self._staging)
+                run.in_hand = await record_in_hand(self._catalog, table, run.pins[table], place, self._files())
             if run.in_hand is not None:
                 break
         return outcome_of_death(run, places, run.in_hand, reason, duration_ms)
+
+    def _files(self) -> StagedFiles:
+        return StagedFiles(self._staging.folder, self._staging.fetch)
 
     async def _checkpoint(self, slot: Slot, run: Run) -> None:
         run.checkpoint = asyncio.get_running_loop().create_future()
@@ -607,8 +612,8 @@ class Host:
             task.cancel()
             slot.busy = False
         if run is not None:
-            parts = range(run.parts_committed, run.part + 1)
-            self._spawn(asyncio.to_thread(drop_folders, self._staging, run.order.stage, parts))
+            folders = [f"{run.order.stage}.{part}" for part in range(run.parts_committed, run.part + 1)]
+            self._spawn(asyncio.to_thread(self._staging.drop, folders))
         self._look_again(slot)
 
     def _entry(self, slot: Slot, run: Run, outcome: RunOutcome, ended: Outcome | None) -> RunEntry:
@@ -745,7 +750,7 @@ class Host:
             stores.append(store_ref(table, self._catalog.born_ms(table.topic)))
             if await self._catalog.know(table.dead_letters):
                 stores.append(dead_letters_ref(table, self._catalog.born_ms(table.dead_letters)))
-        order = question(graph, kind, stores, str(self._staging), arguments)
+        order = question(graph, kind, stores, str(self._staging.folder), arguments)
         hire = partial(self._hire, self.settings.memory_bytes_max)
         async for piece in ask(order, self._catalog, hire, self._now(), at or {}):
             yield piece

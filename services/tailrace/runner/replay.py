@@ -25,7 +25,7 @@ from tailrace.runner.asking import ask
 from tailrace.runner.catalog import Catalog
 from tailrace.runner.journal import BEGAN_BYTES_MAX, RunEntry, has_run
 from tailrace.runner.past import Held
-from tailrace.runner.runs import RUN_BYTES_MAX, Desk, Link, ProtocolError, Run, TooLargeError
+from tailrace.runner.runs import RUN_BYTES_MAX, Desk, Link, ProtocolError, Run, Tails, TooLargeError
 from tailrace.runner.scratch import Overlay, Scratch
 from tailrace.runner.tails import CallLog, Pin
 from tailrace.runner.workers import Worker
@@ -359,7 +359,9 @@ class Replay:
             arguments={"tables": tables, "ignore": list(self._wishes.ignore), "rows_max": self._wishes.rows_max},
         )
         cuts = {key: overlay.end for key, overlay in sides.items()}
-        pieces = ask(order, _Sides(sides), lambda: self._hire(order.memory_bytes_max), self._now_ms(), cuts)
+        pieces = ask(
+            order, _Sides(sides, self._catalog), lambda: self._hire(order.memory_bytes_max), self._now_ms(), cuts
+        )
         return [orjson.loads(piece) async for piece in pieces]
 
     def _result(
@@ -400,8 +402,8 @@ class Replay:
 class _Sides:
     """`Tails` of what both runs wrote, by side and table."""
 
-    def __init__(self, overlays: Mapping[str, Overlay]) -> None:
-        self._overlays = overlays
+    def __init__(self, overlays: Mapping[str, Overlay], tails: Tails) -> None:
+        self._overlays, self._tails = overlays, tails
 
     def __getitem__(self, topic: str) -> Overlay:
         return self._overlays[topic]
@@ -419,6 +421,9 @@ class _Sides:
 
     async def folder(self, snapshot: Snapshot) -> Path:
         raise AssertionError("there are no snapshots")
+
+    async def staged(self, path: str) -> bool:
+        return await self._tails.staged(path)
 
 
 async def _nothing() -> None:

@@ -172,6 +172,10 @@ class Tails(Protocol):
         """The local folder of a snapshot's files."""
         ...
 
+    async def staged(self, path: str) -> bool:
+        """Have a staged file in the staging folder; False where there is none."""
+        ...
+
 
 class Desk:
     """Answers what the worker of one run asks for.
@@ -225,6 +229,8 @@ class Desk:
                 return {"op": "reply", "view": json, "cut": pin.cut, "log_start": start}, b""
             case "snapshot":
                 return await self._snapshot(header), b""
+            case "staged":
+                return await self._staged(header), b""
             case "versions":
                 pin = await self._pin(header["table"])
                 views = await self._tail(header["table"]).views(pin.cut)
@@ -285,6 +291,12 @@ class Desk:
             return {"op": "reply", "error": str(error)}
         json = snapshot.to_json() if snapshot is not None else None
         return {"op": "reply", "snapshot": json, "folder": folder, "before": held.before, "log_start": held.log_start}
+
+    async def _staged(self, header: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return {"op": "reply", "there": await self._tails.staged(str(header["path"]))}
+        except TailraceError as error:
+            return {"op": "reply", "error": str(error)}
 
     async def _scan(self, header: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         table = header["table"]

@@ -140,6 +140,10 @@ class Scratch:
         """The local folder of a snapshot's files."""
         return await self._tails.folder(snapshot)
 
+    async def staged(self, path: str) -> bool:
+        """Have a staged file in the staging folder."""
+        return await self._tails.staged(path)
+
     def write(self, topic: str, records: Sequence[NewRecord], ts_ms: int) -> None:
         """Keep what a run has written; its table was pinned.
 

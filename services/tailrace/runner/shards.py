@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from pathlib import Path
 
 import orjson
 
 from tailrace.errors import TailraceError
+from tailrace.lake import StagingArea
 from tailrace.log import Commit, Log, NewRecord, Partition, Writer
 from tailrace.runner.slots import SlotState, newest, restore
-from tailrace.runner.staging import mark_committed, open_folders, sync_folders
 from tailrace.runner.tails import CallLog
 from tailrace.runner.transaction import Transaction
-from tailrace.runtime import Probe
+from tailrace.runtime import Runtime
 
 __all__ = ["Shards", "writer_name"]
 
@@ -29,14 +29,18 @@ def writer_name(shard: int) -> str:
 class Shards:
     """The open shards. At most one commit of a shard is under way."""
 
-    def __init__(self, log: Log, count: int, staging: Path, probe: Probe, call: CallLog, threads: Executor) -> None:
+    def __init__(
+        self, log: Log, count: int, staging: StagingArea, runtime: Runtime, call: CallLog, threads: Executor
+    ) -> None:
         self._log = log
         self._count = count
         self._staging = staging
-        self._probe = probe
+        self._probe = runtime.probe
+        self._random: random.Random = runtime.random
         self._call = call
         self._threads = threads
         self._writers: dict[int, Writer] = {}
+        self._epochs: dict[int, str] = {}
         self.openings: dict[int, int] = {}
         """Number of each shard's last opening, as the engine counts them."""
 
@@ -55,7 +59,13 @@ class Shards:
         states: dict[str, SlotState]
         writer, states = await self._call(lambda: self._open_and_restore(shard, graphs, index_topics))
         self._writers[shard] = writer
+        self._epochs[shard] = f"{self._random.getrandbits(40):010x}"
         return states
+
+    def stage(self, shard: int, run: str) -> str:
+        """Where a run of the shard stages files. No two openings share a folder: what an owner that was fenced still
+        brings to an object store never takes the place of another's file."""
+        return f"{writer_name(shard)}/{self._epochs.get(shard, '')}-{run}"
 
     def _open_and_restore(
         self, shard: int, graphs: Sequence[str], index_topics: Sequence[str]
@@ -64,7 +74,7 @@ class Shards:
         writer = self._log.open_writer(name)
         try:
             states = restore(self._log, graphs, shard, self._count)
-            open_folders(self._staging, name, self._last_staged(name, index_topics))
+            self._staging.open(name, self._last_staged(name, index_topics))
         except BaseException:
             writer.close()
             raise
@@ -82,14 +92,14 @@ class Shards:
     async def commit(self, shard: int, transaction: Transaction, index_topic: str) -> Commit | None:
         """Write it all; None when the shard's writer was lost meanwhile, and nothing was written.
 
-        Raises as `Writer.commit`.
+        Raises as `Writer.commit`, and LakeUnavailableError (retriable): staged files cannot be brought to the lake.
         """
         writer = self._writers.get(shard)
         if writer is None:
             return None
         staged = []
         if transaction.folders:
-            staged = await asyncio.to_thread(sync_folders, self._staging, transaction.folders)
+            staged = await asyncio.to_thread(self._staging.sync, transaction.folders)
         if staged:
             self._probe.reached("staged-synced")
             transaction.add(index_topic, [NewRecord(orjson.dumps(staged), _staged_key(writer.name))])
@@ -100,7 +110,7 @@ class Shards:
         commit = await loop.run_in_executor(self._threads, lambda: writer.commit(appends, places))
         self._probe.reached("committed")
         if staged:
-            await asyncio.to_thread(mark_committed, self._staging, staged)
+            await asyncio.to_thread(self._staging.committed, staged)
             self._probe.reached("staged-marked")
         return commit
 

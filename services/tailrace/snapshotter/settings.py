@@ -50,7 +50,7 @@ class SnapshotterSettings:
     """The lake's root."""
 
     staging_dir: str
-    """Folder of the staged files that messages name."""
+    """Folder of the staged files that messages name; with a lake in an object store, of copies of them."""
 
     graphs: tuple[str, ...] = ()
     """Apps whose Tables it follows: all topics `<graph>.<table>`, dead letters too."""

@@ -14,6 +14,7 @@ from tailrace.lake import (
     LakeLocation,
     RetentionLimits,
     RetentionPlan,
+    StagingArea,
     carry_out,
     decide,
     find_facts,
@@ -47,7 +48,7 @@ def collect(
     index = Partition(f"{graph}._index")
     if not infos or index.topic not in log.topics(index.topic):
         return
-    staging = Path(settings.staging_dir)
+    staging = StagingArea(Path(settings.staging_dir), location)
     writer = None if dry_run else log.open_writer(f"retention-{graph}")
     try:
         if writer is not None:

@@ -23,6 +23,7 @@ from tailrace.lake import (
     LakeLimits,
     LakeLocation,
     Snapshotted,
+    StagingArea,
     TopicSource,
     VersionTable,
     compact,
@@ -73,7 +74,8 @@ class TableWork:
         self._log, self._location, self._settings, self._runtime = log, location, settings, runtime
         self._save, self._lost = save, lost
         self._partition = Partition(info.name)
-        self._files = StagedFiles(Path(settings.staging_dir))
+        staging = StagingArea(Path(settings.staging_dir), location)
+        self._files = StagedFiles(staging.folder, staging.fetch)
         self.wish = settings.tables.get(info.name, TableWish(name=info.name))
         self.snapshots = dict(entry.snapshots)
         """The newest of each version that is in the lake, as far as is known."""
