@@ -21,7 +21,7 @@ KEYS = [
     *words("title slug functions stores docs dashboards storages schemas exposes requirements_file tags version"),
     *words("node_file webhook uses chart_input id inputs outputs parameter_values parameters trigger display"),
     *words("table stream storage schema partitions freshness markdown_file schema_file items node position type"),
-    *words("database read_only timeout memory retries respond a b x y"),
+    *words("database read_only timeout memory retries backoff on_error stop respond a b x y"),
 ]
 WORDS = [
     *words("a.py q.sql c.json d.md sub/graph.yml ../up.py /abs graph.yml a b t output_table manual o/c@v1"),

@@ -42,6 +42,7 @@ from tailrace.engine import (
     next_fire_ms,
     shard_of,
 )
+from tailrace.engine.rules import tries_max
 from tailrace.errors import SettingError
 
 T0 = 1_700_000_000_000  # 2023-11-14 22:13:20 UTC
@@ -345,6 +346,137 @@ def test_a_failure_further_on_is_a_first_try() -> None:
     record = bench.engine.record("n")
     assert record is not None
     assert (record.tries, record.again) == (1, "y")
+
+
+def fail(bench: Bench, start: StartRun, **outcome: Any) -> None:
+    """The run failed, and that is committed."""
+    bench.end(start, kind="failed", reason="n.py:1: ValueError", **outcome)
+    bench.committed()
+
+
+def record_of(bench: Bench) -> SlotRecord:
+    record = bench.engine.record("n")
+    assert record is not None
+    return record
+
+
+def test_a_node_says_how_often_and_when_it_is_tried_again() -> None:
+    """The last pause repeats; a node that says `retries: 0` is given up at once."""
+    bench = Bench(stream(retries=3, pauses_ms=(5, 70)))
+    (start,) = bench.news("t", 0)
+    pauses = []
+    while not start.dead_letter_after_failure:
+        fail(bench, start, retry=True, at="x")
+        at_ms = bench.engine.due("n", bench.now_ms).at_ms
+        assert at_ms is not None
+        pauses.append(at_ms - bench.now_ms)
+        (start,) = bench.tick(pauses[-1])
+    assert pauses == [5, 70, 70]
+    (start,) = Bench(stream(retries=0)).news("t", 0)
+    assert start.dead_letter_after_failure
+    assert tries_max(stream(pauses_ms=(5, 70)), EngineLimits()) == 3
+
+
+@pytest.mark.parametrize("kind", ["failed", "died"])
+def test_a_node_that_stops_stands_still_until_a_person_does_something(kind: Any) -> None:
+    """No news brings it on, no restart, and nothing is given up; a trigger tries once more, another version too."""
+    bench = Bench(stream(retries=0, stops=True, version="1"))
+    (start,) = bench.news("t", 0)
+    bench.end(start, kind="failed", retry=True, at="x", rows=1)  # of several rows the host may not know which it was
+    bench.committed()
+    (start,) = bench.tick(10_000)
+    assert not start.dead_letter_after_failure
+    bench.end(start, kind=kind, reason="no such thing", retry=True, at="x")
+    assert not bench.commit.parts[0].dead_letter
+    assert bench.committed() == bench.news("t", 1) == bench.tick(90_000_000) == []
+    standing = bench.engine.standing("n", bench.now_ms)
+    assert (standing.kind, standing.error, standing.at_ms) == ("stopped", "no such thing", None)
+    stored = SlotRecord.from_json(record_of(bench).to_json())
+    assert Bench(stream(stops=True, version="1"), records={"n": stored}).starts == []
+    bench.send(Triggered(now_ms=0, slot="n", offset=0))
+    (start,) = bench.starts
+    assert (start.again, start.reasons) == ("x", ("trigger",))
+    bench.end(start, kind=kind, retry=True, at="x")
+    assert bench.committed() == bench.tick(90_000_000) == []
+    bench.send(Deploy(now_ms=0, specs=(stream(stops=True, version="2"),)))
+    (start,) = bench.starts
+    bench.end(start, **READ)
+    assert record_of(bench).tries == 0
+
+
+def failing(bench: Bench, offset: int, times: int) -> list[int]:
+    """News comes, and the run fails at once, `times` times; returns after how many ms each run began."""
+    waits = []
+    for number in range(times):
+        began_ms = bench.now_ms
+        starts = bench.news("t", offset + number)
+        while not starts:
+            starts = bench.tick((bench.engine.due("n", bench.now_ms).at_ms or 0) - bench.now_ms)
+        waits.append(bench.now_ms - began_ms)
+        fail(bench, starts[0], seen={"t": {0: offset + number + 1}})
+    return waits
+
+
+def test_the_breaker_opens_when_runs_fail_at_once_and_lets_one_through_now_and_then() -> None:
+    """News that comes meanwhile is not lost: it is what the one run is for. One that succeeds closes the breaker."""
+    bench = Bench(stream())
+    assert failing(bench, 0, 16) == [0, 0, 0, 0, 0, *(1_000 << n for n in range(9)), 300_000, 300_000]
+    standing = bench.engine.standing("n", bench.now_ms)
+    assert (standing.kind, standing.failures, standing.error) == ("paused", 16, "n.py:1: ValueError")
+    assert standing.at_ms == bench.now_ms + 300_000
+    assert bench.news("t", 20) == bench.news("t", 21) == []
+    (start,) = bench.tick(300_000)
+    assert (start.reasons, start.covers) == (("news",), 2)
+    bench.end(start, seen={"t": {0: 22}})
+    assert (record_of(bench).failures, record_of(bench).error, record_of(bench).shut_ms) == (0, "", None)
+    bench.committed()
+    assert len(bench.news("t", 22)) == 1
+
+
+def test_a_trigger_or_another_version_closes_the_breaker() -> None:
+    bench = Bench(stream(version="1"))
+    failing(bench, 0, 9)
+    bench.send(Triggered(now_ms=0, slot="n", offset=0))
+    fail(bench, bench.starts[0], seen={"t": {0: 9}})
+    assert failing(bench, 9, 5) == [0, 0, 0, 0, 1_000]
+    bench.news("t", 14)
+    bench.send(Deploy(now_ms=0, specs=(stream(version="2"),)))
+    assert len(bench.starts) == 1
+
+
+def test_records_that_are_given_up_do_not_open_the_breaker() -> None:
+    """A sender of bad records would else hold up the good ones behind them."""
+    bench = Bench(stream())
+    for offset in range(20):
+        (start,) = bench.news("t", offset) or bench.starts
+        bench.end(start, kind="failed", seen={"t": {0: offset + 1}}, streamed=frozenset({"t"}), rows=1, progressed=True)
+        (more,) = bench.starts or bench.committed()  # a run that failed at a record goes on after it
+        bench.end(more, seen={"t": {0: offset + 1}}, streamed=frozenset({"t"}))
+        bench.committed()
+
+
+def test_the_breaker_is_open_after_a_restart() -> None:
+    shut = SlotRecord(failures=6, shut_ms=T0 + 2_000, seen={"t": {0: 3}}, ran=True)
+    bench = Bench(stream(), records={"n": SlotRecord.from_json(shut.to_json())})
+    assert bench.news("t", 3) == []
+    assert len(bench.tick(2_000)) == 1
+
+
+def test_how_a_node_stands() -> None:
+    bench = Bench(stream())
+
+    def kind() -> str:
+        return bench.engine.standing("n", bench.now_ms).kind
+
+    assert (kind(), Engine().standing("n", 0).kind) == ("idle", "opening")
+    (start,) = bench.news("t", 0)
+    assert kind() == "running" and bench.engine.behind("n") == {"t"}
+    bench.end(start, kind="failed", reason="oh", seen={"t": {0: 1}})
+    assert kind() == "failed" and bench.engine.behind("n") == frozenset()
+    bench.committed()
+    (start,) = bench.news("t", 1)
+    bench.end(start, kind="failed", retry=True, at="x")
+    assert (kind(), bench.engine.standing("n", bench.now_ms).at_ms) == ("retrying", bench.now_ms + 10_000)
 
 
 def test_a_checkpoint_is_committed_while_the_run_goes_on() -> None:

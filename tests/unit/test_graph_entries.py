@@ -75,7 +75,8 @@ def test_function_keys() -> None:
             timeout: 10m
             memory: 512MB
             retries: 3
-            on_error: skip
+            backoff: [5s, 2m, 0.5]
+            on_error: stop
             icon_url: http://x/y.png
             description_file: gone.md
             display: {x: -1, y: 2, style: form}
@@ -111,7 +112,8 @@ def test_function_keys() -> None:
         600.0,
         512_000_000,
     )
-    assert (first.retries, first.on_error, first.icon_url) == (3, "skip", "http://x/y.png")
+    assert (first.retries, first.on_error, first.icon_url) == (3, "stop", "http://x/y.png")
+    assert first.backoff_s == (5.0, 120.0, 0.5)
     assert first.display == {"x": -1, "y": 2, "style": "form"}
     assert first.extra == {"schedule": "legacy", "later": {"x": 1}}
     assert first.parameter_values == {
@@ -216,6 +218,10 @@ def test_top_level_errors(graph: str, line: int, message: str) -> None:
         ("node_file: a.py\n    timeout: soon", 3, "timeout must be a number of seconds or a text such as 90s, 10m or 2h, not the text 'soon'"),
         ("node_file: a.py\n    memory: -1", 3, "memory must be a number of bytes or a text such as 512MB or 2GiB, not the number '-1'"),
         ("node_file: a.py\n    retries: many", 3, "retries must be a whole number from 0 to 1000, not the text 'many'"),
+        ("node_file: a.py\n    backoff: [1s, soon]", 3, "backoff must be a number of seconds or a text such as 90s, 10m or 2h, not the text 'soon'"),
+        ("node_file: a.py\n    backoff: []", 3, "backoff must be a number of seconds or a text such as 90s, 10m or 2h, or a list of these, not a list"),
+        ("node_file: a.py\n    on_error: skip", 3, 'on_error must be dead-letter or stop, not "skip"'),
+        ("webhook: t\n    retries: 2", 3, "retries does not apply to a webhook"),
         ("node_file: a.py\n    display: 3", 3, "display must be a map of keys, not the number '3'"),
         ("node_file: a.py\n    parameter_values: [1]", 3, "parameter_values must be a map of keys, not a list"),
         ("uses: nonsense", 2, 'uses "nonsense" is no component'),

@@ -306,9 +306,9 @@ def test_retries_give_plain_code_another_try(nodes: Nodes) -> None:
             state.set_value("at", row["n"])
             assert row["n"] != 5
     """
-    run = nodes.run(code, retries=2)
+    run = nodes.run(code, again=True)
     assert run.outcome.retry and seen(nodes) == [] and nodes.app.memory("node.py").state == {}
-    run = nodes.run(code, retries=2, dead_letter=True)
+    run = nodes.run(code, again=True, dead_letter=True)
     assert not run.outcome.retry and [letter.record for letter in nodes.app.dead_letters] == [{"n": 5}]
     assert seen(nodes) == [0, 1, 2, 3, 4, 5]
 

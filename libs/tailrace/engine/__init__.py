@@ -40,6 +40,7 @@ from tailrace.engine.model import (
 )
 from tailrace.engine.rules import Due
 from tailrace.engine.schedule import check_schedule, last_fire_ms, next_fire_ms
+from tailrace.engine.standing import Standing, StandingKind
 
 __all__ = [
     "BadRecordError",
@@ -71,6 +72,8 @@ __all__ = [
     "RunOutcome",
     "ShardOpened",
     "SlotRecord",
+    "Standing",
+    "StandingKind",
     "StartRun",
     "Tick",
     "Trigger",

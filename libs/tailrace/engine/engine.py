@@ -51,6 +51,7 @@ from tailrace.engine.rules import (
     with_schedule,
 )
 from tailrace.engine.schedule import check_schedule, last_fire_ms
+from tailrace.engine.standing import Standing, standing_of
 
 __all__ = ["Engine"]
 
@@ -144,6 +145,20 @@ class Engine:
         """Why `slot` should run now, or when to ask again. One that is running may be due for what it is reading."""
         known = self._slots.get(slot)
         return self._due(known, now_ms) if known else Due()
+
+    def standing(self, slot: str, now_ms: int) -> Standing:
+        """How `slot` stands."""
+        known = self._slots.get(slot)
+        running = known is not None and known.going is not None
+        return standing_of(self.record(slot), self.due(slot, now_ms), now_ms, running=running)
+
+    def behind(self, slot: str) -> frozenset[str]:
+        """Tables that hold a record which `slot` has not seen, and which fires it."""
+        known = self._slots.get(slot)
+        if known is None or known.spec is None or known.record is None:
+            return frozenset()
+        record = known.record
+        return frozenset(t for t in known.spec.reads if has_news(slot, record, t, self._news.get(t, {})))
 
     def handle(self, event: Event) -> list[Command]:
         """Take in what has happened; return what to do, in this order.
@@ -410,6 +425,8 @@ class Engine:
             again=record.again,
             fresh=fresh,
             last_try=counts and try_number >= tries_max(spec, self._limits),
+            pauses_ms=spec.pauses_ms or self._limits.retry_pauses_ms,
+            stops=spec.stops,
         )
         slot.going = going
         self._running += 1
@@ -424,7 +441,7 @@ class Engine:
                 share_ms=going.share_ms,
                 try_number=try_number,
                 again=record.again,
-                dead_letter_after_failure=going.last_try,
+                dead_letter_after_failure=going.last_try and not spec.stops,
                 covers=pieces + slot.triggers + (1 if "schedule" in due.reasons else 0),
                 fire_ms=fire_ms,
             )

@@ -36,6 +36,19 @@ class EngineLimits:
     """Pauses before the second and later tries; the last one repeats. Together over an hour, so that a service which
     is away for lunch costs nobody a record; the first is short, because most trouble is."""
 
+    failures_max: int = 5
+    """Runs of a slot in a row that may fail and get nowhere; with this many the circuit breaker opens. Fewer would hold
+    a node up whose service is away for a second; more only burn the machine."""
+
+    shut_ms: int = 1_000
+    """How long the breaker stays open at first; doubling with each failure of the one run that is then let through."""
+
+    shut_ms_max: int = 300_000
+    """Longest that it stays open: a node whose trouble is over goes on so soon without anybody's doing."""
+
+    error_characters_max: int = 500
+    """Most of an error that a slot's record keeps."""
+
     commit_parts_max: int = 256
     """Most parts in one transaction: it holds every reader back while it is open."""
 
@@ -50,13 +63,18 @@ class EngineLimits:
     """Longest of these two pauses: a log that is back is found that soon, and one that is away is not hammered."""
 
     def __post_init__(self) -> None:
-        for name in ("runs_max", "rows_first", "share_ms", "commit_parts_max", "commit_pause_ms", "open_pause_ms"):
+        for name in (
+            *("runs_max", "rows_first", "share_ms", "commit_parts_max", "commit_pause_ms", "open_pause_ms"),
+            *("failures_max", "shut_ms"),
+        ):
             if getattr(self, name) < 1:
                 raise SettingError(name, getattr(self, name), "must be at least 1")
         if self.rows_max < self.rows_first:
             raise SettingError("rows_max", self.rows_max, f"must be at least rows_first ({self.rows_first})")
         if self.pause_ms_max < max(self.commit_pause_ms, self.open_pause_ms):
             raise SettingError("pause_ms_max", self.pause_ms_max, "must be at least the pauses that it bounds")
+        if self.shut_ms_max < self.shut_ms:
+            raise SettingError("shut_ms_max", self.shut_ms_max, f"must be at least shut_ms ({self.shut_ms})")
         if not self.retry_pauses_ms or min(self.retry_pauses_ms) < 0:
             raise SettingError("retry_pauses_ms", self.retry_pauses_ms, "must name at least one pause, none negative")
 
@@ -68,3 +86,8 @@ class EngineLimits:
     def pause_ms(self, first_ms: int, times: int) -> int:
         """The pause after the `times`th failure in a row, from 1: `first_ms`, doubling."""
         return int(min(self.pause_ms_max, first_ms << min(times - 1, 20)))
+
+    def breaker_ms(self, failures: int) -> int | None:
+        """How long the circuit breaker is open after that many failures in a row; None: it is closed."""
+        beyond = failures - self.failures_max
+        return None if beyond < 0 else min(self.shut_ms_max, self.shut_ms << min(beyond, 20))

@@ -105,8 +105,14 @@ class NodeSpec:
     is_root: bool = False
     """Nothing but itself can bring news to what it reads: it runs once at its first deploy if it is `Reactive`."""
 
-    retries: int = 0
-    """How often what failed is tried again before it is given up; 0: the author said nothing."""
+    retries: int | None = None
+    """How often what failed is tried again before it is given up; None: the author said nothing."""
+
+    pauses_ms: tuple[int, ...] = ()
+    """Pauses before the second and later tries, the last one repeating; empty: those of the limits."""
+
+    stops: bool = False
+    """What is given up is kept: the slot stands still at it until it is triggered, or deployed in another version."""
 
     timeout_ms: int = 600_000
     """Longest a run may take. The host enforces it."""
@@ -150,13 +156,22 @@ class SlotRecord:
     """How often the work at hand has failed in a row; 0 where nothing is being tried again."""
 
     retry_ms: int | None = None
-    """When the next try is due; with `tries` only."""
+    """When the next try is due; with `tries` only. None with `tries`: the slot stands still (`NodeSpec.stops`)."""
 
     again: str | None = None
     """The record that failed, as the host names it (`RunOutcome.at`); with `tries` only."""
 
     tried: str = ""
-    """Version of the node that failed; with `tries` only."""
+    """Version of the node that failed; with `tries` or `failures` only."""
+
+    failures: int = 0
+    """Runs in a row that failed and got nowhere."""
+
+    shut_ms: int | None = None
+    """So many that nothing runs before this moment: the circuit breaker is open. With `failures` only."""
+
+    error: str = ""
+    """What the last run met, if it failed; for people."""
 
     trigger_offset: int = 0
     """Next offset of the triggers topic that this slot has not handled."""
@@ -216,6 +231,9 @@ _PLAIN: dict[str, tuple[type, ...]] = {
     "retry_ms": (int, type(None)),
     "again": (str, type(None)),
     "tried": (str,),
+    "failures": (int,),
+    "shut_ms": (int, type(None)),
+    "error": (str,),
     "trigger_offset": (int,),
 }
 _DEFAULTS: dict[str, Any] = {

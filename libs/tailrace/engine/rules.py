@@ -47,6 +47,10 @@ class Going:
     fresh: bool = True
     """It is the first try, or the first one of this version."""
     last_try: bool = False
+    pauses_ms: tuple[int, ...] = ()
+    """Before the next tries."""
+    stops: bool = False
+    """What is given up is kept, and the slot stands still at it."""
     checkpointed: bool = False
     """Part of it is in a transaction already."""
 
@@ -81,22 +85,27 @@ def is_due(
 
     `news` and `triggered` tell whether there is any, `rest_until_ms` until when news has to wait, and `fire_ms` the first
     fire that is not done with. While something is being tried again nothing but a person's trigger or a new
-    version of the node comes before its time; what else has come up meanwhile goes along with that try.
+    version of the node comes before its time; what else has come up meanwhile goes along with that try. So it is while
+    the circuit breaker is open: what is due stays due, and starts the run that is let through when its time has come.
     """
     reasons: list[Reason] = ["trigger"] if triggered else []
     later: list[int] = []
+    shut_ms = 0 if record.shut_ms is None or triggered or spec.version != record.tried else record.shut_ms
 
     def at(ms: int, reason: Reason) -> None:
-        if ms <= now_ms:
+        if max(ms, shut_ms) <= now_ms:
             reasons.append(reason)
         else:
-            later.append(ms)
+            later.append(max(ms, shut_ms))
 
     if record.tries:
-        at(now_ms if spec.version != record.tried else record.retry_ms or 0, "retry")
+        if spec.version != record.tried:
+            reasons.append("retry")
+        elif record.retry_ms is not None:
+            at(record.retry_ms, "retry")
     else:
         if record.more:
-            reasons.append("more")
+            at(now_ms, "more")
         if record.wake_ms is not None:
             at(record.wake_ms, "request")
         match spec.trigger:
@@ -112,7 +121,9 @@ def is_due(
 
 def tries_max(spec: NodeSpec, limits: EngineLimits) -> int:
     """How many tries what fails gets in all."""
-    return spec.retries + 1 if spec.retries else limits.tries_max
+    if spec.retries is not None:
+        return spec.retries + 1
+    return len(spec.pauses_ms) + 1 if spec.pauses_ms else limits.tries_max
 
 
 def with_schedule(record: SlotRecord, spec: NodeSpec | None, now_ms: int) -> SlotRecord:
@@ -155,7 +166,16 @@ def at_checkpoint(record: SlotRecord, going: Going) -> SlotRecord:
     Fire, trigger and request are answered by what follows, and do not bring a run of their own; news stays due until the
     end tells what was read. What failed before is behind it.
     """
-    return replace(_answered(record, going), more=True, tries=0, retry_ms=None, again=None, tried="")
+    return replace(
+        _answered(record, going),
+        more=True,
+        tries=0,
+        retry_ms=None,
+        again=None,
+        tried="",
+        failures=0,
+        shut_ms=None,
+    )
 
 
 def after_run(
@@ -168,6 +188,8 @@ def after_run(
 
     A failed run that consumed a record goes on in any case: it may not have come to its other streams. That ends,
     because each time there is a record less; one that failed before it read anything would fail for ever.
+
+    Where what is given up is kept, the slot stands still: it is due again when it is triggered, or in another version.
     """
     after = _answered(record, going)
     streamed = outcome.streamed if outcome.kind == "ok" else record.streamed | outcome.streamed
@@ -179,12 +201,17 @@ def after_run(
     after = replace(after, streamed=streamed, wake_ms=wake_ms)
     progressed = outcome.progressed or going.checkpointed
     other = progressed or outcome.at != going.again
-    if (outcome.kind == "died" or outcome.retry) and (other or not going.last_try):
+    once_more = (outcome.kind == "died" or outcome.retry) and (other or not going.last_try or going.stops)
+    given_up = outcome.kind == "died" and not once_more and outcome.at is not None
+    kept = progressed or given_up or (outcome.rows > 0 and not outcome.retry)
+    after = _with_breaker(after, going, outcome, now_ms, limits, kept=kept)
+    if once_more:
         if not (going.counts or other):
-            return after, False
+            return replace(after, tried=record.tried), False
         tries = 1 if going.fresh or other else record.tries + 1
-        pauses_ms = limits.retry_pauses_ms
-        retry_ms = now_ms + pauses_ms[min(tries, len(pauses_ms)) - 1]
+        retry_ms = None
+        if other or not going.last_try:
+            retry_ms = now_ms + going.pauses_ms[min(tries, len(going.pauses_ms)) - 1]
         return replace(after, tries=tries, retry_ms=retry_ms, again=outcome.at, tried=going.version), False
     after = replace(
         after,
@@ -194,6 +221,28 @@ def after_run(
         tries=0,
         retry_ms=None,
         again=None,
-        tried="",
     )
     return after, outcome.kind == "died"
+
+
+def _with_breaker(
+    record: SlotRecord, going: Going, outcome: RunOutcome, now_ms: int, limits: EngineLimits, *, kept: bool
+) -> SlotRecord:
+    """`record` with the failures in a row that got nowhere, and until when nothing runs because of them. `kept` tells
+    whether this run got somewhere.
+
+    A record that was consumed is progress, by way of the dead letters, too: else a sender of bad records could hold up
+    the good ones behind them. A person's trigger and another version of the node begin to count anew.
+    """
+    if outcome.kind == "ok":
+        return replace(record, failures=0, shut_ms=None, tried="", error="")
+    anew = "trigger" in going.reasons or going.version != record.tried
+    failures = 0 if kept else 1 if anew else record.failures + 1
+    open_ms = limits.breaker_ms(failures)
+    return replace(
+        record,
+        failures=failures,
+        shut_ms=None if open_ms is None else now_ms + open_ms,
+        tried=going.version if failures else "",
+        error=(outcome.reason or outcome.kind)[: limits.error_characters_max],
+    )

@@ -179,6 +179,7 @@ class _Builder:
             timeout_s=entry.timeout_s,
             memory_bytes=entry.memory_bytes,
             retries=entry.retries,
+            backoff_s=entry.backoff_s,
             respond=entry.respond,
             on_error=entry.on_error,
             extra=entry.extra,

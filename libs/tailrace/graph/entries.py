@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tailrace.graph.model import Storage
+from tailrace.graph.model import OnError, Storage
 
 __all__ = ["DashboardEntry", "DocEntry", "Entry", "EntryKind", "Exposes", "FunctionEntry", "GraphFile", "StoreEntry"]
 
@@ -49,8 +49,9 @@ class FunctionEntry(Entry):
     timeout_s: float | None = None
     memory_bytes: int | None = None
     retries: int | None = None
+    backoff_s: tuple[float, ...] = ()
     respond: bool = False
-    on_error: str | None = None
+    on_error: OnError | None = None
     extra_lines: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
+from typing import cast, get_args
 
 from croniter import croniter
 from croniter.croniter import CroniterError
 
 from tailrace.graph.entries import DashboardEntry, DocEntry, EntryKind, Exposes, FunctionEntry, GraphFile, StoreEntry
 from tailrace.graph.ids import ID_CHARACTERS_MAX, is_id
-from tailrace.graph.model import Storage
+from tailrace.graph.model import OnError, Storage
 from tailrace.graph.problems import Problem, Problems
 from tailrace.graph.section import Section, parameter_value
 from tailrace.graph.texts import decode, inside
@@ -28,10 +29,11 @@ _KIND_OF_EXTENSION: Mapping[str, EntryKind] = {
 }
 _IDENTIFYING = ("node_file", "webhook", "uses")
 _COMPONENT = re.compile(r"([\w-]+)/([\w-]+)@([\w.-]+)", re.ASCII)
+_OF_RUNS = ("retries", "backoff", "on_error")
 _NOT_FOR: Mapping[EntryKind, tuple[str, ...]] = {
-    "webhook": ("trigger", "schedule", "inputs", "outputs", "chart_input"),
-    "chart": ("trigger", "schedule", "inputs", "outputs", "parameters", "parameter_values"),
-    "subgraph": ("trigger", "chart_input"),
+    "webhook": ("trigger", "schedule", "inputs", "outputs", "chart_input", *_OF_RUNS),
+    "chart": ("trigger", "schedule", "inputs", "outputs", "parameters", "parameter_values", *_OF_RUNS),
+    "subgraph": ("trigger", "chart_input", *_OF_RUNS),
     "component": ("chart_input",),
     "python": ("chart_input",),
     "sql": ("chart_input",),
@@ -189,8 +191,9 @@ class _Reader:
             timeout_s=section.duration_s("timeout"),
             memory_bytes=section.size_bytes("memory"),
             retries=section.integer("retries", 0, 1000),
+            backoff_s=section.durations_s("backoff"),
             respond=section.flag("respond"),
-            on_error=section.text("on_error"),
+            on_error=self._on_error(section),
             extra=section.rest(),
             extra_lines=section.rest_lines(),
         )
@@ -247,6 +250,17 @@ class _Reader:
                 values |= {name: parameter_value(plain(item)) for name, item in tree.value.items()}
                 lines |= tree.key_lines
         return values, lines
+
+    def _on_error(self, section: Section) -> OnError | None:
+        written = section.text("on_error")
+        for known in get_args(OnError):
+            if written == known:
+                return cast(OnError, known)
+        if written is not None:
+            hint = "dead-letter puts what is given up aside, stop stands still at it"
+            message = f'on_error must be dead-letter or stop, not "{written}"'
+            section.error(section.line_of("on_error"), message, hint=hint)
+        return None
 
     def _trigger(self, section: Section) -> str | None:
         trigger = section.text("trigger")

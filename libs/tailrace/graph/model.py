@@ -16,6 +16,7 @@ __all__ = [
     "Mode",
     "Node",
     "NodeKind",
+    "OnError",
     "ParameterPort",
     "ParameterType",
     "SchemaFile",
@@ -30,6 +31,7 @@ __all__ = [
 
 Mode = Literal["r", "w"]
 NodeKind = Literal["python", "sql", "webhook", "chart", "markdown", "component"]
+OnError = Literal["dead-letter", "stop"]
 ParameterType = Literal["str", "int", "float", "bool", "datetime", "date", "list", "connection"]
 Severity = Literal["error", "warning"]
 
@@ -144,9 +146,12 @@ class Node:
     memory_bytes: int | None = None
     retries: int | None = None
     """None: the failure rules without `retries`."""
+    backoff_s: tuple[float, ...] = ()
+    """Pauses before the tries, the last one repeating; empty: the usual ones."""
     respond: bool = False
     """Webhook: hold the request open until some node answers it."""
-    on_error: str | None = None
+    on_error: OnError | None = None
+    """What becomes of a record that is given up; None: `dead-letter`."""
     extra: Mapping[str, object] = field(default_factory=dict)
     """Keys of the entry that the graph does not know; those of a webhook mean something to the gateway."""
     extra_lines: Mapping[str, int] = field(default_factory=dict)

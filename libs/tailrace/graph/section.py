@@ -149,8 +149,20 @@ class Section:
     def duration_s(self, key: str) -> float | None:
         """Seconds, from a number of them or from a text such as `90s`, `10m`, `1.5h`."""
         tree = self.tree(key)
+        return None if tree is None else self._duration_s(tree, key)
+
+    def durations_s(self, key: str) -> tuple[float, ...]:
+        """A list of them; one alone counts as a list of one. Empty where any of them is wrong."""
+        tree = self.tree(key)
         if tree is None:
-            return None
+            return ()
+        trees = tree.value if isinstance(tree.value, list) else [tree]
+        if not trees:
+            self._wrong(tree, key, "a number of seconds or a text such as 90s, 10m or 2h, or a list of these")
+        found = [self._duration_s(each, key) for each in trees]
+        return tuple(seconds for seconds in found if seconds is not None) if None not in found else ()
+
+    def _duration_s(self, tree: Tree, key: str) -> float | None:
         seconds = -1.0
         if isinstance(tree.value, int | float) and not isinstance(tree.value, bool):
             seconds = float(tree.value) if abs(tree.value) < 1e12 else -1.0

@@ -46,15 +46,15 @@ def letter_for(session: Session, cursor: Cursor, error: BaseException) -> DeadLe
 def finish_failed(session: Session, error: BaseException) -> Outcome:
     """End a run whose code raised `error`.
 
-    A body of `consume_with_rollback` that raised was dropped already, and is handed out again. A node with retries
-    drops what it did since its last checkpoint. Otherwise what the run did stays; the record in hand becomes a dead
+    A body of `consume_with_rollback` that raised was dropped already, and is handed out again. A node that is to be
+    handed again what it failed at drops what it did since its last checkpoint. Otherwise what the run did stays; the record in hand becomes a dead
     letter, and the next run goes on after it.
     """
     retry = False
     last_try = session.order.dead_letter
     if session.dropped_by is not None and _is_from(error, session.dropped_by):
         retry = True
-    elif session.order.retries > 0 and not last_try:
+    elif session.order.again and not last_try:
         session.drop_body(error)
         retry = True
     else:

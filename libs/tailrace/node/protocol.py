@@ -122,8 +122,8 @@ class RunOrder:
     try_number: int = 1
     dead_letter: bool = False
     """The last try of a body that keeps failing: let it go to the dead letters, and go on after it."""
-    retries: int = 0
-    """Tries that the graph grants to plain code of this node (`retries: N`)."""
+    again: bool = False
+    """Plain code, too, is handed again what it failed at: the graph grants tries, or says that what fails is kept."""
     rows_max: int = 100
     """Most rows that this run's streams hand out together; then they end, and the outcome says `more`."""
     share_s: float = 0.1

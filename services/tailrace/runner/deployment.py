@@ -170,7 +170,9 @@ def _node(
         reads=reads,
         writes=writes,
         is_root=isinstance(trigger, Reactive) and reads <= writes - others,
-        retries=node.retries or 0,
+        retries=node.retries,
+        pauses_ms=tuple(max(1, int(pause_s * 1000)) for pause_s in node.backoff_s),
+        stops=node.on_error == "stop",
         timeout_ms=int(limit_s * 1000),
         version=node_version(app, node),
     )

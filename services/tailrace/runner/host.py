@@ -525,7 +525,7 @@ class Host:
             stores=[store_ref(table, self._catalog.born_ms(table.topic)) for table in node.stores],
             schemas=node.schemas,
             parameters=resolve_parameters(node.node.parameter_values, os.environ),
-            retries=node.spec.retries,
+            again=bool(node.spec.retries) or node.spec.stops,
             time_limit_s=node.spec.timeout_ms / 1000,
             memory_bytes_max=node.node.memory_bytes or self.settings.memory_bytes_max,
             staging=str(self._staging.folder),
