@@ -80,6 +80,15 @@ def test_status_tells_of_nodes_tables_and_webhooks(shop_up: UpProcess) -> None:
     assert shop_up.url in shop_up.cli("status").stdout
 
 
+def test_a_node_that_failed_is_shown_with_its_error(shop_up: UpProcess) -> None:
+    assert shop_up.cli("trigger", "fail", "--wait").returncode == 1
+    by_title = {node["title"]: node for node in shop_up.json("nodes")}
+    assert (by_title["totals"]["state"], by_title["totals"]["behind"]) == ("idle", 0)
+    failed = by_title["fail"]
+    assert (failed["state"], failed["error"], failed["failures"]) == ("failed", "fail.py:1: SystemError: on purpose", 1)
+    assert "on purpose" in shop_up.cli("nodes").stdout
+
+
 def test_webhooks_are_listed_with_their_urls(shop_up: UpProcess) -> None:
     (webhook,) = shop_up.json("webhooks")
     assert webhook["url"] == shop_up.webhooks["orders"]

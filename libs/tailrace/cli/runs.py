@@ -10,7 +10,9 @@ from tailrace.cli.errors import EXIT_FAILED, EXIT_OK, UsageError
 from tailrace.cli.options import App, Data, Json
 from tailrace.cli.output import clock_time, duration, moment, print_json, print_table, say
 
-__all__ = ["logs", "runs", "status", "trigger"]
+__all__ = ["logs", "nodes", "runs", "status", "trigger"]
+
+_STYLES = {"failed": "red", "stopped": "red", "paused": "yellow", "retrying": "yellow", "running": "green"}
 
 
 def trigger(
@@ -44,6 +46,38 @@ def trigger(
         print_json(answer)
     else:
         say(f"asked for a run of {node}")
+
+
+def nodes(app: App = None, data: Data = None, as_json: Json = False) -> None:
+    """Each node that runs: how it stands, its last run and error, and how far it is behind.
+
+    \b
+    tailrace nodes
+    tailrace nodes --json | jq '.[] | select(.error) | {title, state, error}'
+    """
+    from rich.text import Text
+
+    from tailrace.cli.client import Client
+
+    found = Client(data).get("nodes", app=app)
+    if as_json:
+        print_json(found)
+    elif not found:
+        say("no nodes that run")
+    else:
+        rows = [
+            (
+                each["app"],
+                each["title"],
+                Text(each["state"], style=_STYLES.get(each["state"], "")),
+                moment(each["last_run_ms"]) if each["last_run_ms"] else None,
+                moment(each["next_ms"]) if each["next_ms"] else None,
+                f"{each['behind']:,}",
+                each["error"] or "",
+            )
+            for each in found
+        ]
+        print_table(("app", "node", "state", "last run", "goes on at", "behind", "error"), rows, right=("behind",))
 
 
 def runs(

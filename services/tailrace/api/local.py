@@ -53,6 +53,10 @@ class RunnerView(Protocol):
         """Runs and lines as they come; dataclasses."""
         ...
 
+    async def nodes(self, app: str | None) -> list[dict[str, Any]]:
+        """How each node that runs stands."""
+        ...
+
     async def tables(self, app: str | None) -> list[dict[str, Any]]: ...
 
     async def versions(self, table: str, app: str | None) -> list[dict[str, Any]]: ...
@@ -133,6 +137,7 @@ class LocalApi:
         router.add_post("/api/local/trigger", self._guarded(self._trigger))
         router.add_get("/api/local/runs", self._guarded(self._runs))
         router.add_get("/api/local/logs", self._guarded(self._logs))
+        router.add_get("/api/local/nodes", self._guarded(self._nodes))
         router.add_get("/api/local/tables", self._guarded(self._tables))
         router.add_get("/api/local/tables/{table}/versions", self._guarded(self._versions))
         router.add_get("/api/local/tables/{table}/rows", self._guarded(self._rows))
@@ -203,6 +208,9 @@ class LocalApi:
             if node is None or node in (entry.node, entry.title):
                 await response.write(orjson.dumps(asdict(entry)) + b"\n")
         return response
+
+    async def _nodes(self, request: web.Request) -> web.Response:
+        return _json(await self._runner.nodes(request.query.get("app")))
 
     async def _tables(self, request: web.Request) -> web.Response:
         return _json(await self._runner.tables(request.query.get("app")))

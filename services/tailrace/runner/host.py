@@ -49,6 +49,7 @@ from tailrace.engine import (
     RunEnded,
     RunOutcome,
     ShardOpened,
+    Standing,
     StartRun,
     Tick,
     Triggered,
@@ -697,6 +698,25 @@ class Host:
         partition = Partition(deployment.triggers_topic)
         written: OffsetRange = await self._call(lambda: self.log.append(partition, [NewRecord(value)]))
         return f"{graph}-trigger-{written.start}"
+
+    async def standings(self, graph: str) -> dict[str, tuple[Standing, int]]:
+        """How each node of an app that runs stands, by its key, and how far it is behind: at least as many records as
+        it has not seen, 0 where there are none."""
+        found = {}
+        behind = {slot: self._engine.behind(slot) for slot in self.deployments[graph].nodes}
+        tables = {Partition(table) for each in behind.values() for table in each}
+        ends = await self._call(lambda: self.log.ends(list(tables))) if tables else {}
+        for name, node in self.deployments[graph].nodes.items():
+            slot = self._slots[name]
+            record = self._engine.record(name) or slot.head.record
+            lag = 0
+            for table in behind[name]:
+                at = slot.head.places.get(table, (0, 0))[0]
+                if table not in record.streamed:
+                    at = record.seen.get(table, {}).get(0, 0)
+                lag += max(0, ends[Partition(table)] - at)
+            found[node.node.key] = self._engine.standing(name, self._now()), lag
+        return found
 
     async def look(self, topic: str) -> Pin:
         """A table as it is now. Raises `UnknownTableError` (rejected)."""

@@ -100,6 +100,30 @@ class HostView:
         """Runs and lines as they come."""
         return self._host.journal.follow()
 
+    async def nodes(self, app: str | None) -> list[dict[str, Any]]:
+        """Each node that runs: how it stands, what its last run met, and how far it is behind."""
+        found = []
+        for deployment in self._deployments(app):
+            standings = await self._host.standings(deployment.graph)
+            for deployed in deployment.nodes.values():
+                node = deployed.node
+                standing, behind = standings[node.key]
+                found.append(
+                    {
+                        "app": deployment.graph,
+                        "node": node.key,
+                        "title": node.title,
+                        "state": standing.kind,
+                        "next_ms": standing.at_ms,
+                        "last_run_ms": standing.run or None,
+                        "error": standing.error or None,
+                        "tries": standing.tries,
+                        "failures": standing.failures,
+                        "behind": behind,
+                    }
+                )
+        return found
+
     async def tables(self, app: str | None) -> list[dict[str, Any]]:
         """Each table with its active version; `rows` is None where only a read can count them."""
         found = []
