@@ -170,14 +170,14 @@ def kafka(*, quick: bool) -> Result:
 def _measure(name: str, url: str, folder: Path, *, quick: bool) -> Result:
     topic = Partition("bench.posts")
     log = open_log(url)
-    log.create_topics([TopicSpec(topic.topic)])
+    log.create_topics([TopicSpec(topic.topic), TopicSpec("bench.signed")])
     routes = folder / "gateway.json"
     write_routes(
         routes,
         {
             "bench": WebhookRoute(webhook="bench", topic=topic.topic),
             "signed": WebhookRoute(
-                webhook="signed", topic=topic.topic, provider="github", secret_names=("gateway_bench",)
+                webhook="signed", topic="bench.signed", provider="github", secret_names=("gateway_bench",)
             ),
         },
     )

@@ -33,7 +33,7 @@ class Streamed:
     """How the sample went over `count` records."""
 
     rate: float
-    """Records a second, from the start of the first run to the last output's being visible."""
+    """Records a second, from the first record's being handed to the worker to the last output's being visible."""
     steady_rate: float
     """The same from the moment when a fifth was visible: without the first fork and the small first runs."""
     lags_ms: list[float]
@@ -88,9 +88,9 @@ def _streamed(
 ) -> Streamed:
     count = len(records) - WARM_UP
     runs = house.entries("run")
-    first_run_ns = min(run["at_ns"] - run["duration_ms"] * 1_000_000 for run in runs)
     last_ns = reader.seen_ns[-1]
     given_ns = _first_given(house.entries("scan"), len(records))
+    began_ns = given_ns[WARM_UP]
     lags_ms: list[float] = []
     seen = WARM_UP
     fifth_ns, fifth = last_ns, count
@@ -100,7 +100,7 @@ def _streamed(
         if fifth == count and seen - WARM_UP >= count // 5:
             fifth_ns, fifth = seen_ns, seen - WARM_UP
     return Streamed(
-        rate=count / ((last_ns - first_run_ns) / 1e9),
+        rate=count / ((last_ns - began_ns) / 1e9),
         steady_rate=(count - fifth) / max(1e-9, (last_ns - fifth_ns) / 1e9),
         lags_ms=lags_ms,
         runs=len(runs),

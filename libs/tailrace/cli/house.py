@@ -282,7 +282,7 @@ class House:
         webhooks.start()
         self._exits.push_async_callback(webhooks.close)
         LocalApi(view, lake, webhooks, token=token).add_to(app)
-        door = Door(app, connections_max=settings.gateway.connections_max, stop_timeout_s=1.0)
+        door = Door(app, connections_max=settings.gateway.connections_max, stop_timeout_s=1.0, ahead=gateway.ahead_of)
         self._exits.push_async_callback(door.close)
         try:
             self.port = await door.open(settings.host, settings.port)

@@ -36,6 +36,7 @@ from tailrace.gateway.recent import Refusals
 from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import WebhookRoute
 from tailrace.gateway.schemes import Provider, Source
+from tailrace.gateway.server import Handler
 from tailrace.gateway.settings import GatewaySettings
 from tailrace.gateway.shape import Shaped, message_of, shape
 from tailrace.log import Appender, Log, NewRecord, Partition
@@ -48,6 +49,8 @@ _TRACE_PARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(?
 """W3C Trace Context, `traceparent`."""
 
 _LOGGER = logging.getLogger("tailrace.gateway")
+
+_PATH = "/webhooks/"
 
 _HEADERS_MAX = 100
 _HEADER_BYTES_MAX = 8190
@@ -153,8 +156,8 @@ class Gateway:
 
     def add_to(self, app: web.Application) -> None:
         """Add the gateway's routes to an application that must not inflate bodies, as that of `new_app`."""
-        app.router.add_post("/webhooks/{webhook}", self._post)
-        app.router.add_get("/webhooks/{webhook}", self._get)
+        app.router.add_post(_PATH + "{webhook}", self._post)
+        app.router.add_get(_PATH + "{webhook}", self._get)
         app.on_startup.append(self._start)
         app.on_cleanup.append(self._stop)
 
@@ -181,9 +184,26 @@ class Gateway:
         await self._keys.close()
         await self._repeats.close()
 
+    def ahead_of(self, otherwise: Handler) -> Handler:
+        """A handler that takes posts to known webhooks itself and leaves all else to the application's own.
+
+        What aiohttp's application does to find a handler takes a tenth of the time of such a post.
+        """
+        start = len(_PATH)
+
+        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+            path = request.raw_path
+            if request.method == "POST" and path[start:] in self._routes and path.startswith(_PATH):
+                return await self._take_post(request, path[start:])
+            return await otherwise(request)
+
+        return handle
+
     async def _post(self, request: web.Request) -> web.Response:
+        return await self._take_post(request, request.match_info["webhook"])
+
+    async def _take_post(self, request: web.BaseRequest, name: str) -> web.Response:
         """Take one post, count it, and tell the sender what became of it."""
-        name = request.match_info["webhook"]
         route = self._routes.get(name)
         counts = self.metrics.unknown if route is None else self.metrics.of(name, route.topic)
         held, raw = 0, b""
@@ -233,7 +253,7 @@ class Gateway:
             return web.json_response({"detail": refused.reason}, status=refused.status, headers=refused.headers)
         return _replied(reply)
 
-    async def _admit(self, guard: Guard, request: web.Request, raw: bytes) -> Reply | None:
+    async def _admit(self, guard: Guard, request: web.BaseRequest, raw: bytes) -> Reply | None:
         """What answers a handshake; None where it is a genuine post. Raises RefusedError."""
         url = guard.url
         if url is None:
@@ -247,7 +267,7 @@ class Gateway:
         self,
         counts: WebhookCounts,
         route: WebhookRoute | None,
-        request: web.Request,
+        request: web.BaseRequest,
         refused: RefusedError,
         body: bytes,
     ) -> None:
@@ -255,12 +275,14 @@ class Gateway:
         name = None if route is None else route.webhook
         self.refusals.note(self._runtime.clock.now_ms(), name, self._sender(request), request, refused, body)
 
-    def _sender(self, request: web.Request) -> str:
+    def _sender(self, request: web.BaseRequest) -> str:
         trusted = self._settings.trusted_proxies
         peer = request.remote or ""
         return sender_address(peer, request.headers.get("X-Forwarded-For"), trusted) if trusted else peer
 
-    async def _take(self, request: web.Request, route: WebhookRoute, raw: bytes, counts: WebhookCounts) -> web.Response:
+    async def _take(
+        self, request: web.BaseRequest, route: WebhookRoute, raw: bytes, counts: WebhookCounts
+    ) -> web.Response:
         """From a body to its answer. Raises RefusedError."""
         headers = request.headers
         coding = headers.get("Content-Encoding")
@@ -377,7 +399,7 @@ class Gateway:
         finally:
             self._answers.forget(key)
 
-    async def _body(self, request: web.Request) -> bytes:
+    async def _body(self, request: web.BaseRequest) -> bytes:
         """The body as it was sent. Its size is held in `_room`."""
         limit = self._settings.body_bytes_max
         length = request.content_length
@@ -396,7 +418,7 @@ class Gateway:
             return body
         return await self._slow_body(request, limit)
 
-    async def _slow_body(self, request: web.Request, limit: int) -> bytes:
+    async def _slow_body(self, request: web.BaseRequest, limit: int) -> bytes:
         body = bytearray()
         timeout_s = self._settings.body_timeout.total_seconds()
         whole = False

@@ -51,12 +51,11 @@ def delivery_id(
         rows: the posted values; a pointer goes into the one value, or into the array of them.
     """
     source = None
-    if headers.get("Idempotency-Key", "").startswith(REPLAY_PREFIX):
+    key = headers.get("Idempotency-Key")
+    if key is not None and (place is None or key.startswith(REPLAY_PREFIX)):
         source = Source(header="Idempotency-Key")
     elif place is not None:
         source = Source(pointer=place) if is_pointer(place) else Source(header=place)
-    elif "Idempotency-Key" in headers:
-        source = Source(header="Idempotency-Key")
     elif provider is not None:
         source = provider.delivery_id
     if source is None:
@@ -246,7 +245,7 @@ def _ids(records: Iterable[tuple[int, bytes | None]]) -> list[tuple[int, str]]:
     """Time and id of each message that has one; the time is when the gateway took it, else when the log did."""
     found = []
     for at_ms, value in records:
-        if value is not None and b'"id":"' in value[:600]:
+        if value is not None and 0 < value.find(b'"id":"') < value.find(b',"rows":['):
             head = split_head(value)
             key, ts_ms = head.get("id"), head.get("ts", at_ms)
             if isinstance(key, str) and isinstance(ts_ms, int):

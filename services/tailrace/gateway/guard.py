@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from tailrace.gateway.custom import provider_of
@@ -22,7 +23,12 @@ SecretOf = Callable[[str], str | None]
 
 def environment_secret(name: str) -> str | None:
     """The secret in `TAILRACE_SECRET_<NAME>`."""
-    return os.environ.get(f"TAILRACE_SECRET_{name.upper()}")
+    return os.environ.get(_variable(name))
+
+
+@lru_cache(maxsize=1024)
+def _variable(secret: str) -> str:
+    return f"TAILRACE_SECRET_{secret.upper()}"
 
 
 def guard_of(route: WebhookRoute, secret_of: SecretOf, keys: KeyStore, *, retry_after_s: int) -> Guard | None:

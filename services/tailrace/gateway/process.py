@@ -60,7 +60,7 @@ async def run_one(settings: ProcessSettings, limits: GatewaySettings, runtime: R
             ops_door = Door(ops_app, connections_max=100, stop_timeout_s=1.0)
             await ops_door.open(settings.ops_host, settings.ops_port)
             exits.push_async_callback(ops_door.close)
-        door = Door(app, connections_max=limits.connections_max, stop_timeout_s=timeout_s)
+        door = Door(app, connections_max=limits.connections_max, stop_timeout_s=timeout_s, ahead=gateway.ahead_of)
         exits.push_async_callback(door.close)
         port = await door.open(settings.host, settings.port, shared=True)
         following = asyncio.ensure_future(_follow(file, gateway))

@@ -49,7 +49,13 @@ class Refusals:
         self._body_bytes = body_bytes
 
     def note(
-        self, at_ms: int, webhook: str | None, address: str, request: web.Request, refused: RefusedError, body: bytes
+        self,
+        at_ms: int,
+        webhook: str | None,
+        address: str,
+        request: web.BaseRequest,
+        refused: RefusedError,
+        body: bytes,
     ) -> None:
         """Keep one."""
         headers = request.headers

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import cast
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, cast
 
 from aiohttp import web
 
 from tailrace.errors import FatalError
 
 __all__ = ["Door", "PortTakenError", "bound_socket"]
+
+Handler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""What aiohttp's server calls for each request."""
 
 _BACKLOG = 1_024
 """Connections that the kernel keeps until the loop takes them; a burst of new ones fits, a flood is refused early."""
@@ -37,11 +41,20 @@ class Door:
     Args:
         connections_max: connections past it are told 503 and closed.
         stop_timeout_s: longest that `close` waits for requests that are under way.
+        ahead: given the application's handler, a handler that may take requests before it.
     """
 
-    def __init__(self, app: web.Application, *, connections_max: int, stop_timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        connections_max: int,
+        stop_timeout_s: float,
+        ahead: Callable[[Handler], Handler] | None = None,
+    ) -> None:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=stop_timeout_s)
         self._connections_max = connections_max
+        self._ahead = ahead
         self._server: asyncio.AbstractServer | None = None
 
     @property
@@ -58,6 +71,8 @@ class Door:
         sock = bound_socket(host, port, shared=shared)
         try:
             await self._runner.setup()
+            if self._ahead is not None and (server := self._runner.server) is not None:
+                server.request_handler = self._ahead(server.request_handler)
             loop = asyncio.get_running_loop()
             self._server = await loop.create_server(self._visitor, sock=sock, backlog=_BACKLOG)
         except BaseException:
