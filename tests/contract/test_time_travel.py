@@ -14,7 +14,7 @@ from tailrace.control import place_files
 from tailrace.graph import load_app
 from tailrace.lake import LakeLocation, SnapshotFiles, TopicSource, snapshot_version
 from tailrace.log import Log, NewRecord, Offset, Partition, open_log
-from tailrace.runner import AskError, Host, HostView, PastGoneError, RunnerSettings, UnknownRunError, deploy
+from tailrace.runner import AskError, Host, HostView, PastGoneError, RunEntry, RunnerSettings, UnknownRunError, deploy
 from tailrace.runner.catalog import Catalog
 from tailrace.runner.tails import sendable
 from tailrace.runtime import ManualClock, Runtime
@@ -25,6 +25,7 @@ title: Travel
 slug: travel
 functions:
   - {node_file: double.py, id: trdouble}
+  - {node_file: look.py, id: trlook, trigger: manual}
 stores:
   - {table: source, id: trsource}
   - {table: doubled, id: trdouble2}
@@ -34,6 +35,20 @@ from patterns import Table
 doubled = Table("doubled", "w")
 for row in Table("source").as_stream():
     doubled.append({"n": 2 * row["n"]})
+"""
+LOOK = """
+from datetime import UTC, datetime, timedelta
+from patterns import Table
+source, doubled, began = Table("source"), Table("doubled"), datetime.fromtimestamp(1_700_000_000, UTC)
+for seconds in (50, 100, 250, 300, 10**6):
+    at = began + timedelta(seconds=seconds)
+    try:
+        found = [[row["n"] for row in table.read(at=at)] for table in (source, doubled)]
+        assert list(source.read_dataframe(at=at.replace(tzinfo=None).isoformat()).get("n", [])) == found[0]
+        assert len(list(source.read(chunksize=1, at=at))) == len(found[0])
+    except Exception as error:
+        found = type(error).__name__ + str(error)[-80:]
+    print(found)
 """
 SOURCE, DOUBLED = "travel.trsource", "travel.trdouble2"
 INDEX = Partition("travel._index")
@@ -52,6 +67,7 @@ class Place:
         app_dir.mkdir()
         (app_dir / "graph.yml").write_text(GRAPH)
         (app_dir / "double.py").write_text(DOUBLE)
+        (app_dir / "look.py").write_text(LOOK)
         app = load_app(app_dir)
         self.deployment = deploy(app, place_files(app, folder / "apps"), RunnerSettings())
         self.log.create_topics(self.deployment.topics())
@@ -229,6 +245,18 @@ async def until_doubled(host: Host, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
+async def looked(host: Host) -> list[str]:
+    """What the node `look` prints."""
+    told: asyncio.Queue[RunEntry] = asyncio.Queue()
+    stop = host.journal.listen(lambda entry: told.put_nowait(entry) if isinstance(entry, RunEntry) else None)
+    await host.trigger("travel", "trlook")
+    async with asyncio.timeout(60):
+        run = await told.get()
+    stop()
+    assert run.kind == "ok", run.error
+    return [line.text for line in host.journal.lines(run=run.run)]
+
+
 async def test_a_whole_app_is_read_at_one_moment(place: Place, host: Host) -> None:
     """Rows, SQL over several tables, and what a run had read; also after the log was trimmed."""
     view = HostView(host, "", {})
@@ -251,9 +279,13 @@ async def test_a_whole_app_is_read_at_one_moment(place: Place, host: Host) -> No
         assert found["rows"] in ([["3", "6"]], [[3, 6]])
         assert await numbers(view, "source", run=first.run) == [1]
         assert await numbers(view, "source", at_ms=moments[0] - 200_000) == []  # there was no such table
+        seen = await looked(host)
+        assert seen[1:] == ["[[1], [2]]", "[[1, 2], [2, 4]]", "[[1, 2, 3], [2, 4, 6]]", "[[1, 2, 3], [2, 4, 6]]"]
         if not trimmed:
+            assert seen[0] == "[[], []]"
             assert await numbers(view, "source", at_ms=moments[0] - 50_000) == []
             continue
+        assert "The oldest that can be read is position 3" in seen[0]
         with pytest.raises(AskError, match="oldest that can be read is position 3"):
             await numbers(view, "source", at_ms=moments[0] - 50_000)
     with pytest.raises(UnknownRunError):

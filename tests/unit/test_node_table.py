@@ -38,6 +38,25 @@ def test_what_a_run_wrote_is_seen_by_itself_at_once_and_by_others_at_its_end(nod
     ]
 
 
+def test_a_table_is_read_as_it_was(nodes: Nodes) -> None:
+    """At a moment, without what the run writes; what is no moment is refused."""
+    nodes.ok('Table("t", "w").append({"a": 1})')
+    nodes.ok("""
+        from datetime import date, datetime, timedelta
+        t = Table("t", "w")
+        t.append({"a": 2})
+        assert len(t.read()) == 2 and [row["a"] for row in t.read(at=datetime.now() + timedelta(days=2))] == [1]
+        assert t.read(at="2020-01-01 00:00") == [] == t.read(at=date(2020, 1, 1)) and t.read_dataframe(at="2020-01-01").empty
+        for wrong in ("soon", 5):
+            try:
+                t.read(at=wrong)
+            except ValueError as error:
+                assert "give a datetime" in str(error)
+            else:
+                raise AssertionError(wrong)
+    """)
+
+
 def test_records_are_taken_as_they_are_when_they_are_written(nodes: Nodes) -> None:
     """What the code does to a dict or a list afterwards is its own affair."""
     nodes.ok("""

@@ -18,6 +18,8 @@ Worker to host. Requests are answered by one `reply`, in order; the others are n
              version's rows before the cut begin: in the files of a snapshot, below `folder` on this machine (`before`: only
              rows with a lesser id, null: all), or where it is null, all in the log. Asked when rows are really read;
              `stream: true` as in `scan`
+    past     {table, at_ms}: request -> {view, cut, log_start, snapshot, folder, before}: the table as it was at a moment, but
+             not after the run's cut: what `view` and `snapshot` say, together
     staged   {path}: request -> {there}: a staged file that is not in the staging folder is brought there from the lake, if
              it can be had
     scan     {table, start, stop, records_max}: request -> {offsets, ts_ms, sizes, next} + payload: `Messages`, and where

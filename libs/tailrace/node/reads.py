@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tailrace.errors import RejectedError
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from tailrace.node.store import RunStore
 
-__all__ = ["FormatError", "Result", "check_format", "read_chunks", "read_table"]
+__all__ = ["FormatError", "MomentError", "Result", "check_format", "read_chunks", "read_table"]
 
 _CHUNK_ROWS = 65_536
 FORMATS = ("records", "dataframe", "polars", "arrow")
@@ -25,6 +27,16 @@ class FormatError(RejectedError, ValueError):
     def __init__(self, as_format: object) -> None:
         self.as_format = as_format
         super().__init__(f'as_format is {as_format!r}: use "records", "dataframe", "polars" or "arrow"')
+
+
+class MomentError(RejectedError, ValueError):
+    """`at` is no moment."""
+
+    def __init__(self, at: object) -> None:
+        self.at = at
+        super().__init__(
+            f'at is {at!r}: give a datetime, or a text such as "2026-01-31 12:00"; without a time zone, in UTC'
+        )
 
 
 class Result(NamedTuple):
@@ -40,9 +52,11 @@ def check_format(as_format: str) -> None:
         raise FormatError(as_format)
 
 
-def read_table(store: RunStore | None, as_format: str, chunksize: int | None) -> Any:
-    """All rows of a store's active version; empty for none."""
-    reader = store.reader() if store is not None else None
+def read_table(store: RunStore | None, as_format: str, chunksize: int | None, at: Any = None) -> Any:
+    """All rows of a store's active version, or of the one that was active `at` a moment; empty for none."""
+    reader = None
+    if store is not None:
+        reader = store.reader() if at is None else store.reader_at(moment_ms(at))
     if reader is None:
         return read_chunks(Result({}, iter(())), as_format, chunksize)
     fields = dict(reader.fields)
@@ -51,6 +65,18 @@ def read_table(store: RunStore | None, as_format: str, chunksize: int | None) ->
         fields[id_name] = TEXT
     tables = reader.tables(min(chunksize or _CHUNK_ROWS, _CHUNK_ROWS), id_column=id_name)
     return read_chunks(Result(fields, tables), as_format, chunksize)
+
+
+def moment_ms(at: Any) -> int:
+    """A moment as milliseconds; one that names no time zone is in UTC. Raises `MomentError` for what is none."""
+    if isinstance(at, str):
+        with contextlib.suppress(ValueError):
+            at = datetime.fromisoformat(at)
+    if isinstance(at, date) and not isinstance(at, datetime):
+        at = datetime.combine(at, time())
+    if not isinstance(at, datetime):
+        raise MomentError(at)
+    return int((at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def read_chunks(result: Result, as_format: str, chunksize: int | None) -> Any:

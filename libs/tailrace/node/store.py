@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -59,6 +59,14 @@ class _Past(NamedTuple):
     snapshot: SnapshotReader | None
     log_start: int
     before: str | None
+
+
+def _snapshot_reader(header: Mapping[str, Any]) -> SnapshotReader | None:
+    """The snapshot that an answer of the host names."""
+    if header["snapshot"] is None:
+        return None
+    known = Snapshot.from_json(header["snapshot"])
+    return SnapshotReader(known, Path(header["folder"]), before=header["before"])
 
 
 class RunStore:
@@ -233,6 +241,25 @@ class RunStore:
             log_start=log_start,
         )
 
+    def reader_at(self, at_ms: int) -> VersionReader | None:
+        """A reader of the table as it was at a moment, without what this run has written; None where there was no
+        version.
+
+        Raises:
+            HostRefusedError: rejected; what lay there is gone.
+        """
+        header, _ = self.session.link.request({"op": "past", "table": self.ref.key, "at_ms": at_ms})
+        if not header["view"]:
+            return None
+        return VersionReader(
+            VersionView.from_json(header["view"]),
+            self.ids,
+            HostMessages(self.session.link, self.ref.key),
+            self.session.files,
+            snapshot=_snapshot_reader(header),
+            log_start=header["log_start"],
+        )
+
     def count(self, view: VersionView) -> int:
         """The number of rows of a version, with what this run has written."""
         if view.exact_count is not None:  # the host need not be asked for more
@@ -281,11 +308,7 @@ class RunStore:
         if version not in self._pasts or streamed:
             request = {"op": "snapshot", "table": self.ref.key, "version": version, "stream": streamed}
             header, _ = self.session.link.request(request)
-            snapshot, before = None, header["before"]
-            if header["snapshot"] is not None:
-                known = Snapshot.from_json(header["snapshot"])
-                snapshot = SnapshotReader(known, Path(header["folder"]), before=before)
-            self._pasts[version] = _Past(snapshot, header["log_start"], before)
+            self._pasts[version] = _Past(_snapshot_reader(header), header["log_start"], header["before"])
         return self._pasts[version]
 
     def schema_of(self, view: VersionView) -> Schema:

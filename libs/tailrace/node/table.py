@@ -175,20 +175,27 @@ class Table:
 
     # -- reading
 
-    def read(self, as_format: str = "records", chunksize: int | None = None) -> Any:
+    def read(self, as_format: str = "records", chunksize: int | None = None, at: Any = None) -> Any:
         """All rows in the order in which they were written.
 
         Args:
             as_format: "records" for a list of dicts (Json as JSON text, NULL as None), "dataframe" for a DataFrame of
                 pandas, "polars" for one of polars, "arrow" for a pyarrow Table.
             chunksize: give an iterator of lists, frames or tables of so many rows instead; the whole is never in memory.
+            at: the rows as they were at a moment (a datetime, or ISO text; without a time zone, in UTC), but no later than
+                this run's cut, and without what the run has written. All tables that are read at one moment show what
+                belongs together: no run's output without its input.
+
+        Raises:
+            HostRefusedError: rejected; what lay there at the moment is not kept any more.
+            MomentError: rejected; `at` is no moment.
         """
         check_format(as_format)
-        return read_table(self._store and self._going_on(), as_format, chunksize)
+        return read_table(self._store and self._going_on(), as_format, chunksize, at)
 
-    def read_dataframe(self, chunksize: int | None = None) -> Any:
-        """All rows as a DataFrame, or with `chunksize` as an iterator of DataFrames."""
-        return self.read("dataframe", chunksize)
+    def read_dataframe(self, chunksize: int | None = None, at: Any = None) -> Any:
+        """All rows as a DataFrame, or with `chunksize` as an iterator of DataFrames; `at` as in `read`."""
+        return self.read("dataframe", chunksize, at)
 
     def read_sql(self, sql: str, as_format: str = "records", chunksize: int | None = None) -> Any:
         """The result of a SELECT, in PostgreSQL's dialect, over this table and others of the app.

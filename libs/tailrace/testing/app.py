@@ -201,6 +201,25 @@ class MemoryHost:
         json = snapshot.to_json() if snapshot is not None else None
         return {"snapshot": json, "folder": str(folder), "before": None, "log_start": table.log_start}, b""
 
+    def _past(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
+        key = frame["table"]
+        if key not in self._views:
+            self._pin(key)
+        table = self.app.by_key(key)
+        later = (offset for offset, ts_ms, _ in table.records if ts_ms > frame["at_ms"])
+        cut = min(next(later, table.end), self._pins[key])
+        fold = TableFold(table.ref.name)
+        fold.advance((record for record in table.records if record[0] < cut), cut)
+        view = fold.view()
+        return {
+            "view": view.to_json() if view else None,
+            "cut": cut,
+            "log_start": 0,
+            "snapshot": None,
+            "folder": "",
+            "before": None,
+        }, b""
+
     def _staged(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
         return {"there": False}, b""
 

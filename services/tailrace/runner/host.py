@@ -422,6 +422,7 @@ class Host:
                 lambda answer: self._answer(slot.deployed.graph, answer),
                 say=lambda level, text: self._say(slot, run.order.run, "tailrace", f"{level}: {text}"),
                 record_bytes_max=self.log.limits.record_bytes_max,
+                look_back=partial(self._look_back, slot.deployed.graph),
             )
             limit_s = run.order.time_limit_s + self.settings.time_limit_grace.total_seconds()
             try:
@@ -745,6 +746,11 @@ class Host:
         cuts = together(cuts, await self.journal.runs_around(graph, at_ms))
         return {**dict.fromkeys(unknown, -1), **cuts}
 
+    async def _look_back(self, graph: str, table: str, at_ms: int, before: int) -> Pin:
+        """A table as it was at a moment, but no later than `before`; raises `PastGoneError` (rejected)."""
+        cuts = await self.cuts_at(graph, at_ms)
+        return await self._catalog.pin_at(table, min(cuts.get(table, 0), before))
+
     async def cuts_of_run(self, graph: str, run: str) -> dict[str, int]:
         """What a run read, and for all other tables of its app where they stood when it began.
 
@@ -802,6 +808,7 @@ class Host:
             call=self._call,
             hire=self._hire,
             clock=self._runtime.clock,
+            look_back=partial(self._look_back, graph),
             grace_s=self.settings.time_limit_grace.total_seconds(),
         )
         async with contextlib.aclosing(replay.events()) as events:

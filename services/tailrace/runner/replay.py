@@ -103,12 +103,13 @@ class Replay:
         call: CallLog,
         hire: Callable[[int], Awaitable[tuple[Worker, Link]]],
         clock: Clock,
+        look_back: Callable[[str, int, int], Awaitable[Pin]],
         grace_s: float,
     ) -> None:
         self._entry, self._order, self._cuts, self._wishes = entry, order, cuts, wishes
         self._log, self._catalog, self._call, self._hire = log, catalog, call, hire
         self._now_ms, self._now_s = clock.now_ms, clock.monotonic_s
-        self._grace_s, self._version = grace_s, version
+        self._grace_s, self._version, self._look_back = grace_s, version, look_back
         self._names = {store.key: store.name for store in order.stores}
         self._scratch = Scratch(catalog, self._names)
         self._written: dict[str, Overlay] = {}
@@ -297,6 +298,7 @@ class Replay:
             self._answers.append,
             say=lambda level, text: self._tell({"type": "line", "stream": "tailrace", "text": f"{level}: {text}"}),
             record_bytes_max=self._log.limits.record_bytes_max,
+            look_back=self._look_back,
         )
 
     async def _keep(self, run: Run) -> None:

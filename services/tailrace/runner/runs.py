@@ -185,6 +185,7 @@ class Desk:
         checkpoint: commits what the run has closed so far, and waits for it.
         respond: passes a node's answer to a webhook's request on.
         result: takes a piece of the answer of a `query` or `read` order.
+        look_back: a table as it was at a moment (milliseconds), but no later than a position.
     """
 
     def __init__(
@@ -197,6 +198,7 @@ class Desk:
         result: Callable[[bytes], Awaitable[None]] | None = None,
         say: Callable[[str, str], None] = lambda level, text: None,
         record_bytes_max: int = 8 << 20,
+        look_back: Callable[[str, int, int], Awaitable[Pin]] | None = None,
     ) -> None:
         self._run = run
         self._tails = tails
@@ -206,6 +208,7 @@ class Desk:
         self._result = result
         self._say = say
         self._record_bytes_max = record_bytes_max
+        self._look_back = look_back
         self._allowed = frozenset(store.key for store in run.order.stores)
 
     async def answer(self, header: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes] | None:
@@ -229,6 +232,8 @@ class Desk:
                 return {"op": "reply", "view": json, "cut": pin.cut, "log_start": start}, b""
             case "snapshot":
                 return await self._snapshot(header), b""
+            case "past" if self._look_back is not None:
+                return await self._past(header, self._look_back), b""
             case "staged":
                 return await self._staged(header), b""
             case "versions":
@@ -284,13 +289,31 @@ class Desk:
         try:
             view = await self._view(header, pin)
             known = self._run.snapshots.get(table) if view is pin.view else None
-            held = await self._tails.held(table, view, pin.cut, known)
-            snapshot = held.snapshot
-            folder = str(await self._tails.folder(snapshot)) if snapshot is not None else ""
+            return {"op": "reply", **await self._held(table, view, pin.cut, known)}
         except TailraceError as error:
             return {"op": "reply", "error": str(error)}
+
+    async def _past(
+        self, header: dict[str, Any], look_back: Callable[[str, int, int], Awaitable[Pin]]
+    ) -> dict[str, Any]:
+        table = header["table"]
+        pin = await self._pin(table)
+        try:
+            then = await look_back(table, int(header["at_ms"]), pin.cut)
+            json = then.view.to_json() if then.view is not None else None
+            held = await self._held(table, then.view, then.cut, None)
+            return {"op": "reply", "view": json, "cut": then.cut, **held}
+        except TailraceError as error:
+            return {"op": "reply", "error": str(error)}
+
+    async def _held(
+        self, table: str, view: VersionView | None, cut: int, known: Sequence[Snapshot] | None
+    ) -> dict[str, Any]:
+        held = await self._tails.held(table, view, cut, known)
+        snapshot = held.snapshot
+        folder = str(await self._tails.folder(snapshot)) if snapshot is not None else ""
         json = snapshot.to_json() if snapshot is not None else None
-        return {"op": "reply", "snapshot": json, "folder": folder, "before": held.before, "log_start": held.log_start}
+        return {"snapshot": json, "folder": folder, "before": held.before, "log_start": held.log_start}
 
     async def _staged(self, header: dict[str, Any]) -> dict[str, Any]:
         try:
