@@ -22,6 +22,7 @@ from pathlib import Path
 import orjson
 
 from benchmarks.houses import cpu_s
+from benchmarks.nodered import NoNodeRedError, node_red
 from benchmarks.result import Result, percentile
 from tailrace.gateway import WebhookRoute, write_routes
 from tailrace.log import Partition, TopicSpec, open_log
@@ -207,6 +208,7 @@ def _measure(name: str, url: str, folder: Path, *, quick: bool) -> Result:
             hundred, hundred_bare = load(ours, arrays, connections=64), load(bare, arrays, connections=64)
         with server([*gateway, "--workers", "2"], secret) as two:
             workers = load(two, small, connections=64)
+        peer = _peer(small)
     finally:
         log.close()
     ratio = statistics.median(mine.posts_per_s / theirs.posts_per_s for theirs, mine, _ in rows)
@@ -247,8 +249,19 @@ def _measure(name: str, url: str, folder: Path, *, quick: bool) -> Result:
             "arrays_of_100_records_per_s": round(hundred.posts_per_s * 100),
             "arrays_of_100_ratio": round(hundred.posts_per_s / hundred_bare.posts_per_s, 2),
             "workers_2": round(workers.posts_per_s),
+            "node_red": peer,
         },
     )
+
+
+def _peer(requests: Path) -> str:
+    """Node-RED, which parses the posts and answers; or why it was not measured."""
+    try:
+        with node_red() as red:
+            found = load(red, requests, connections=64)
+    except NoNodeRedError as error:
+        return f"not measured: {error}"
+    return f"{found.posts_per_s:.0f} posts/s, p99 {found.p99_ms:.1f} ms"
 
 
 def _array(number: int) -> bytes:
