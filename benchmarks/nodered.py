@@ -62,6 +62,7 @@ def _installed() -> Path:
             [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), f"node-red@{VERSION}"],
             capture_output=True,
             text=True,
+            check=False,
         )
         if made.returncode:
             raise NoNodeRedError(f"npm did not install it: {made.stderr.strip()[-300:]}")
