@@ -132,8 +132,8 @@ async def _one_run(host: Host, graph: str, node: str) -> RunEntry:
 
 async def _measure(log: Log, deployment: Deployment, folder: Path, paths: list[Path], rounds: int) -> dict[str, Any]:
     location = LakeLocation.parse(str(folder / "data" / "lake"))
-    fetch = SnapshotFiles(location, folder / "cache").fetch
-    host = Host(log, data_dir=folder / "data", runtime=Runtime(), fetch=fetch)
+    files = SnapshotFiles(location, folder / "cache")
+    host = Host(log, data_dir=folder / "data", runtime=Runtime(), fetch=files.fetch, lake_dir=files.root)
     found: dict[str, Any] = {"took_ms": [], "baselines_ms": [], "run_ms": [], "results": []}
     await host.start()
     try:

@@ -71,7 +71,8 @@ class Place:
         app = load_app(app_dir)
         self.deployment = deploy(app, place_files(app, folder / "apps"), RunnerSettings())
         self.log.create_topics(self.deployment.topics())
-        self.fetch = SnapshotFiles(self.location, folder / "cache").fetch
+        files = SnapshotFiles(self.location, folder / "cache")
+        self.fetch, self.lake_dir = files.fetch, files.root
 
     def put(self, *numbers: int, topic: str = SOURCE, **head: Any) -> int:
         """A message with a row for each number; returns the log's end."""
@@ -219,7 +220,9 @@ async def test_the_snapshot_of_a_cut(place: Place) -> None:
 
 @pytest.fixture
 async def host(place: Place) -> AsyncIterator[Host]:
-    host = Host(place.log, data_dir=place.folder / "data", runtime=place.runtime, fetch=place.fetch)
+    host = Host(
+        place.log, data_dir=place.folder / "data", runtime=place.runtime, fetch=place.fetch, lake_dir=place.lake_dir
+    )
     await host.start()
     await host.deploy([place.deployment])
     try:

@@ -158,6 +158,7 @@ class House:
         log: Log = await asyncio.to_thread(open_log, settings.url, runtime=self._runtime)
         self._exits.push_async_callback(asyncio.to_thread, log.close)
         gateway = self._gateway = Gateway(log, runtime=self._runtime, settings=settings.gateway)
+        files = SnapshotFiles(settings.location, data_dir / "lake-cache", self._runtime.clock)
         host = self._host = Host(
             log,
             data_dir=data_dir,
@@ -165,7 +166,8 @@ class House:
             settings=settings.runner,
             respond=gateway.respond,
             failed=self._failed,
-            fetch=SnapshotFiles(settings.location, data_dir / "lake-cache", self._runtime.clock).fetch,
+            fetch=files.fetch,
+            lake_dir=files.root,
             staging=StagingArea(data_dir / "staging", settings.location),
         )
         if self._listener is not None:

@@ -178,6 +178,8 @@ class _Builder:
             display=entry.display,
             timeout_s=entry.timeout_s,
             memory_bytes=entry.memory_bytes,
+            cpu_s=entry.cpu_s,
+            network=entry.network,
             retries=entry.retries,
             backoff_s=entry.backoff_s,
             respond=entry.respond,

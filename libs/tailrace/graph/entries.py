@@ -48,6 +48,8 @@ class FunctionEntry(Entry):
     icon_url: str | None = None
     timeout_s: float | None = None
     memory_bytes: int | None = None
+    cpu_s: float | None = None
+    network: bool = True
     retries: int | None = None
     backoff_s: tuple[float, ...] = ()
     respond: bool = False

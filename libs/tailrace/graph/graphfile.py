@@ -190,6 +190,8 @@ class _Reader:
             display=section.plain_map("display"),
             timeout_s=section.duration_s("timeout"),
             memory_bytes=section.size_bytes("memory"),
+            cpu_s=section.duration_s("cpu"),
+            network=section.flag("network", default=True),
             retries=section.integer("retries", 0, 1000),
             backoff_s=section.durations_s("backoff"),
             respond=section.flag("respond"),

@@ -144,6 +144,10 @@ class Node:
     display: Mapping[str, object] = field(default_factory=dict)
     timeout_s: float | None = None
     memory_bytes: int | None = None
+    cpu_s: float | None = None
+    """Most CPU time of one run."""
+    network: bool = True
+    """False: its code must not reach other machines."""
     retries: int | None = None
     """None: the failure rules without `retries`."""
     backoff_s: tuple[float, ...] = ()

@@ -137,13 +137,13 @@ class Section:
             return None
         return tree.value
 
-    def flag(self, key: str) -> bool:
+    def flag(self, key: str, *, default: bool = False) -> bool:
         tree = self.tree(key)
         if tree is None:
-            return False
+            return default
         if not isinstance(tree.value, bool):
             self._wrong(tree, key, "true or false")
-            return False
+            return default
         return tree.value
 
     def duration_s(self, key: str) -> float | None:

@@ -31,6 +31,11 @@ class SnapshotFiles:
         self._clock = clock
         self._lock = threading.Lock()
 
+    @property
+    def root(self) -> Path:
+        """The folder below which all folders lie that `fetch` gives: the lake's own, or that of the copies."""
+        return self._location.local_path("") if self._location.is_local else self._cache_dir
+
     def fetch(self, snapshot: Snapshot) -> Path:
         """The folder; all the snapshot's files are in it.
 

@@ -1,7 +1,8 @@
 """Staged files: what bulk rows lie in from the commit that names them until the log is trimmed behind them.
 
-A file is `<writer>/<run>.<part>/<n>.parquet`; a folder holds one part of a run, and is kept as long as its messages. With
-a lake on this machine files lie in the staging folder, and nowhere else. With a lake in an object store they lie below
+A file is `<writer>/<slot>/<run>.<part>/<n>.parquet`; a folder holds one part of a run, and is kept as long as its messages.
+`<slot>` is the only folder that the slot's worker may write to, and nobody outside of the host can work out its name: who
+may read the area but not list it reads only what messages tell it of. With a lake on this machine files lie in the staging folder, and nowhere else. With a lake in an object store they lie below
 `<lake>/_staging` for every machine, and the staging folder holds what this machine writes and copies of what it reads:
 a bounded number of bytes, the oldest go first. Steps of a commit that has staged files:
 
@@ -90,11 +91,9 @@ class StagingArea:
                 self._unmarked[writer] = names
                 self._opened.add(writer)
         self._mark(names)
-        own = self.folder / writer
-        if own.is_dir():
-            for folder in own.iterdir():
-                if folder.is_dir() and not (folder / _MARK).exists():
-                    shutil.rmtree(folder, ignore_errors=True)
+        for folder in _parts(self.folder / writer):
+            if not (folder / _MARK).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def sync(self, folders: Iterable[str]) -> list[str]:
         """Bring the files of those folders that exist to where every reader finds them; returns the folders' names.
@@ -192,7 +191,7 @@ class StagingArea:
 
     def _folders(self) -> list[Path]:
         """The folders of parts that are on this machine."""
-        return [folder for folder in self.folder.glob("*/*") if folder.is_dir()]
+        return [folder for writer in self.folder.glob("*") for folder in _parts(writer)]
 
     # -- who lets go -----------------------------------------------------------------------------------------------
 
@@ -241,7 +240,13 @@ class StagingArea:
 
 
 def _writer_of(folder: str) -> str:
-    return folder.rpartition("/")[0]
+    return folder.partition("/")[0]
+
+
+def _parts(writer: Path) -> list[Path]:
+    """The folders of parts below a writer's, and below those of its slots."""
+    found = [*writer.glob("*"), *writer.glob("*/*")]
+    return [folder for folder in found if "." in folder.name and folder.is_dir()]
 
 
 def _sync(file: Path) -> None:

@@ -16,14 +16,18 @@ import socket
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from tailrace.node._confine import Reach, confine
 
 __all__ = [
     "SOCKET_FD",
     "adopt_orphans",
     "become_worker",
     "child_processes",
+    "close_to_others",
     "kill_processes_of",
     "native_threads",
     "renew_cpu_limit",
@@ -36,7 +40,12 @@ SOCKET_FD = 3
 OOM_SCORE_ADJ = 500
 """When memory is short the kernel takes a worker (its run is repeated or reported) before any of our services."""
 
+USER_PROCESSES_MAX = 4096
+"""Processes and threads that the user of the workers may have, all together, for one of them to start another. It holds
+a fork bomb where there is no control group for it, but not for root."""
+
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -89,6 +98,14 @@ def _libc() -> Any:
 def adopt_orphans() -> bool:
     """Make this process the parent of descendants whose own parent dies, also of those in other sessions."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def close_to_others() -> bool:
+    """Close this process's environment, memory and descriptors to other processes of the same user (root's apart).
+
+    No core is dumped and no debugger attaches any more. Executing a program opens it again.
+    """
+    return _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def native_threads() -> list[str]:
@@ -165,11 +182,19 @@ def _set_limits(limits: Mapping[str, int]) -> None:
     _limit(resource.RLIMIT_NOFILE, limits["open_files_max"])
     _limit(resource.RLIMIT_FSIZE, limits["file_bytes_max"])
     _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NPROC, USER_PROCESSES_MAX)
     renew_cpu_limit(limits["cpu_s_max"])
 
 
 def become_worker(
-    *, parent: int, fds: Sequence[int], folder: str, environment: Mapping[str, str], limits: Mapping[str, int]
+    *,
+    parent: int,
+    fds: Sequence[int],
+    folder: str,
+    environment: Mapping[str, str],
+    limits: Mapping[str, int],
+    reach: Reach,
+    pids_group: str | None = None,
 ) -> socket.socket:
     """Make this freshly forked process a worker and return its end of the socket pair.
 
@@ -177,6 +202,8 @@ def become_worker(
         parent: pid of the zygote; where that has ended already, so does this process.
         fds: socket, where stdout goes, where stderr goes. All other descriptors are closed.
         folder: the worker's own one; it exists.
+        reach: what it may touch besides that.
+        pids_group: folder of the control group that it belongs to.
     """
     os.setsid()
     _prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
@@ -184,6 +211,9 @@ def become_worker(
         os._exit(1)
     adopt_orphans()
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 1)  # the zygote is not: whoever cleans up after us finds us by our environment
+    if pids_group is not None:
+        Path(pids_group, "cgroup.procs").write_text("0")
 
     _reset_signals()
     _place_descriptors(*fds)
@@ -203,6 +233,7 @@ def become_worker(
     sock = socket.socket(fileno=SOCKET_FD)
     os.register_at_fork(after_in_child=_cover_socket)
     _set_limits(limits)
+    confine(replace(reach, writes=(folder, *reach.writes)))
     gc.enable()
     return sock
 

@@ -133,6 +133,8 @@ class RunOrder:
     time_limit_s: float = 600.0
     """Hard limit of the run; raised into the script when it is over."""
     memory_bytes_max: int = 2 << 30
+    cpu_s_max: float = 0
+    """CPU time of this run; 0: what the worker began with counts on."""
     staging: str = ""
     """Folder of staged files: read anywhere below it, write only to `<stage>.<part>/`."""
     stage: str = ""

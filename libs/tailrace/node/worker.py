@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from tailrace.node._process import renew_cpu_limit
 from tailrace.node.cursors import Rest
 from tailrace.node.failures import finish_failed
 from tailrace.node.legacy import call_legacy_nodes
@@ -96,6 +97,8 @@ def run_order(
 
 def _run_python(session: Session) -> Outcome:
     order = session.order
+    if order.cpu_s_max:
+        renew_cpu_limit(order.cpu_s_max)
     outcomes: list[Outcome] = []
 
     def on_exit(error: BaseException | None) -> None:

@@ -3,7 +3,8 @@
 It imports what nodes need once, and forks on request: milliseconds where a fresh interpreter takes a second. It has
 one thread and never runs node code. The host speaks to it over a SEQPACKET socket, one JSON object a message:
 
-    host to zygote   spawn {id, entry, spec, folder, environment, limits} with three descriptors; kill {pid}; close
+    host to zygote   spawn {id, entry, spec, folder, environment, limits, reach, pids_group} with three descriptors;
+                     kill {pid}; close
     zygote to host   ready {pid}; preloaded {modules, failed}; threaded {module}; spawned {id, pid}; failed {id, error};
                      exited {pid, status, memory_peak_bytes, cpu_s, orphans}
 
@@ -30,6 +31,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tailrace.node import _process
+from tailrace.node._confine import Reach
 
 __all__ = ["EXIT_BROKEN", "EXIT_ORDERLY", "MESSAGE_BYTES_MAX", "main"]
 
@@ -73,6 +75,7 @@ class _Zygote:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the host, which then closes us
         signal.signal(signal.SIGTERM, lambda *_: self._end())
         _process.adopt_orphans()
+        _process.close_to_others()
         gc.disable()  # a collection would touch, and so copy, the pages that workers share with us
         self._selector.register(self._wakeup_in, selectors.EVENT_READ)
         self._selector.register(self._control, selectors.EVENT_READ)
@@ -265,6 +268,8 @@ def _work(zygote: _Zygote, parent: int, request: dict[str, Any], fds: Sequence[i
             folder=request["folder"],
             environment=request["environment"],
             limits=request["limits"],
+            reach=Reach.from_json(request["reach"]),
+            pids_group=request["pids_group"],
         )
         module, _, function = request["entry"].partition(":")
         getattr(importlib.import_module(module), function)(sock, request["spec"])

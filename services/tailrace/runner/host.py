@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import shutil
@@ -60,6 +59,7 @@ from tailrace.engine import (
 from tailrace.errors import RejectedError, RetriableError, TailraceError
 from tailrace.lake import StagingArea
 from tailrace.log import FencedError, Log, NewRecord, Offset, OffsetRange, OutcomeUnknownError, Partition, scan
+from tailrace.node import _process
 from tailrace.node.protocol import Outcome, RunOrder
 from tailrace.runner.answers import AnswerSender
 from tailrace.runner.asking import ask, question
@@ -76,6 +76,7 @@ from tailrace.runner.deployment import (
 from tailrace.runner.journal import Journal, LogLine, RunEntry
 from tailrace.runner.moments import together
 from tailrace.runner.outcomes import outcome_of_death, outcome_of_end
+from tailrace.runner.reach import Ground, cpu_s_max, limits_of, slot_folder, staging_key
 from tailrace.runner.replay import REPLAYS_FOLDER, Replay, ReplayWishes
 from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
@@ -84,7 +85,7 @@ from tailrace.runner.slot import Slot, Warm, after
 from tailrace.runner.slots import SlotState, index_topic
 from tailrace.runner.tails import Pin
 from tailrace.runner.transaction import build
-from tailrace.runner.workers import Worker, WorkerLimits, WorkerPool, WorkerSpec, WorkerStartError
+from tailrace.runner.workers import Worker, WorkerPool, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
 from tailrace.tables import Answer, StagedFiles, VersionView
 
@@ -117,6 +118,7 @@ class Host:
         failed: called once when the host must stop: another host has taken over, or a bug of ours.
         fetch: brings the files of a snapshot to this machine; without it nothing is read from a lake.
         staging: where staged files go; without it below `data_dir`, for this machine alone.
+        lake_dir: the folder below which it brings them; workers may read what is there of their app.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Host:
         failed: Callable[[BaseException], None] = lambda error: None,
         fetch: FetchSnapshot | None = None,
         staging: StagingArea | None = None,
+        lake_dir: Path | None = None,
     ) -> None:
         self.log = log
         self.settings = settings or RunnerSettings()
@@ -137,6 +140,8 @@ class Host:
         self.deployments: dict[str, Deployment] = {}
         self._data_dir = data_dir
         self._staging = staging or StagingArea(data_dir / "staging")
+        self._ground = Ground(staging=self._staging.folder.absolute(), lake=lake_dir.absolute() if lake_dir else None)
+        self._staging_key = b""
         self._runtime = runtime
         self._respond = respond
         self._answers = AnswerSender(log, runtime.clock, self._call)
@@ -178,6 +183,8 @@ class Host:
         """Make ready to deploy; workers are prepared in the background."""
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         await asyncio.to_thread(self._staging.start)
+        self._staging_key = await asyncio.to_thread(staging_key, self._data_dir, self._runtime.random)
+        _process.close_to_others()
         shutil.rmtree(self._staging.folder / REPLAYS_FOLDER, ignore_errors=True)
         await self._pool.start()
         self._spawn(self._listen())
@@ -413,7 +420,7 @@ class Host:
         ended: Outcome | None = None
         reason = ""
         try:
-            warm = await self._warm_worker(slot)
+            warm = await self._warm_worker(slot, run.order)
             desk = Desk(
                 run,
                 self._catalog,
@@ -492,7 +499,7 @@ class Host:
                 await tail.advance(settled=asked_for)
             pins[table] = await tail.pin()
         number = start.run
-        stage = self._shards.stage(self._shard(slot), f"{_short(slot.name)}-{number}")
+        stage = self._shards.stage(self._shard(slot), str(number), slot_folder(slot.name, self._staging_key))
         order = self._order(
             node,
             run=f"{slot.name}#{number}",
@@ -530,6 +537,7 @@ class Host:
             again=bool(node.spec.retries) or node.spec.stops,
             time_limit_s=node.spec.timeout_ms / 1000,
             memory_bytes_max=node.node.memory_bytes or self.settings.memory_bytes_max,
+            cpu_s_max=cpu_s_max(node.node.cpu_s, node.spec.timeout_ms / 1000, self.settings.cpu_limit),
             staging=str(self._staging.folder),
             **of_the_run,
         )
@@ -561,18 +569,21 @@ class Host:
 
     # -- workers --------------------------------------------------------------------------------------------------
 
-    async def _warm_worker(self, slot: Slot) -> Warm:
+    async def _warm_worker(self, slot: Slot, order: RunOrder) -> Warm:
         self._idle.pop(slot.name, None)
         if slot.warm is None:
-            slot.warm = await self._new_worker(slot.deployed.node.memory_bytes or self.settings.memory_bytes_max)
+            slot.warm = await self._new_worker(order, network=slot.deployed.node.network)
             self._spawn(self._read_output(slot, slot.warm.worker))
         return slot.warm
 
-    async def _new_worker(self, memory_bytes_max: int) -> Warm:
+    async def _new_worker(self, order: RunOrder, *, network: bool) -> Warm:
+        settings = self.settings
         names = ("ENVIRONMENT",)
         environment = {name: os.environ[name] for name in names if name in os.environ}
-        limits = WorkerLimits(memory_bytes_max=memory_bytes_max)
-        worker = await self._pool.spawn(WorkerSpec(limits=limits, environment=environment))
+        network = network and settings.network
+        reach = self._ground.reach(order, network=network, metadata_addresses=settings.metadata_addresses)
+        limits = limits_of(order, settings)
+        worker = await self._pool.spawn(WorkerSpec(limits=limits, reach=reach, environment=environment))
         reader, writer = await asyncio.open_connection(sock=worker.sock, limit=8 << 20)
         return Warm(worker, Link(reader, writer))
 
@@ -777,7 +788,7 @@ class Host:
             if await self._catalog.know(table.dead_letters):
                 stores.append(dead_letters_ref(table, self._catalog.born_ms(table.dead_letters)))
         order = question(graph, kind, stores, str(self._staging.folder), arguments)
-        hire = partial(self._hire, self.settings.memory_bytes_max)
+        hire = partial(self._hire, order)
         async for piece in ask(order, self._catalog, hire, self._now(), at or {}):
             yield piece
 
@@ -815,11 +826,6 @@ class Host:
             async for event in events:
                 yield event
 
-    async def _hire(self, memory_bytes_max: int) -> tuple[Worker, Link]:
-        warm = await self._new_worker(memory_bytes_max)
+    async def _hire(self, order: RunOrder) -> tuple[Worker, Link]:
+        warm = await self._new_worker(order, network=order.kind == "python")
         return warm.worker, warm.link
-
-
-def _short(name: str) -> str:
-    """A slot's name as part of a folder's."""
-    return hashlib.blake2b(name.encode(), digest_size=6).hexdigest()

@@ -86,7 +86,7 @@ class Replay:
         order: of the node as it is deployed; all that is of the run comes from `entry`.
         version: the node's, as it is deployed.
         cuts: for each table of the app, the position as of which it is read.
-        hire: starts a worker with so many bytes of memory.
+        hire: starts a worker for an order.
         grace_s: how long a worker may take to end when its time is over.
     """
 
@@ -101,7 +101,7 @@ class Replay:
         log: Log,
         catalog: Catalog,
         call: CallLog,
-        hire: Callable[[int], Awaitable[tuple[Worker, Link]]],
+        hire: Callable[[RunOrder], Awaitable[tuple[Worker, Link]]],
         clock: Clock,
         look_back: Callable[[str, int, int], Awaitable[Pin]],
         grace_s: float,
@@ -264,7 +264,7 @@ class Replay:
     async def _run(self, run: Run) -> tuple[Outcome | None, str, int]:
         """How it ended, or why nobody knows, and how long it took."""
         began_s = self._now_s()
-        worker, link = await self._hire(run.order.memory_bytes_max)
+        worker, link = await self._hire(run.order)
         listener = asyncio.ensure_future(self._listen(worker))
         ended, reason = None, ""
         try:
@@ -361,9 +361,7 @@ class Replay:
             arguments={"tables": tables, "ignore": list(self._wishes.ignore), "rows_max": self._wishes.rows_max},
         )
         cuts = {key: overlay.end for key, overlay in sides.items()}
-        pieces = ask(
-            order, _Sides(sides, self._catalog), lambda: self._hire(order.memory_bytes_max), self._now_ms(), cuts
-        )
+        pieces = ask(order, _Sides(sides, self._catalog), lambda: self._hire(order), self._now_ms(), cuts)
         return [orjson.loads(piece) async for piece in pieces]
 
     def _result(

@@ -58,6 +58,21 @@ class RunnerSettings:
     memory_bytes_max: int = 2 << 30
     """Memory of a worker where the node sets none."""
 
+    cpu_limit: timedelta = timedelta(minutes=20)
+    """CPU time of one run where the node sets none; no less than twice its time limit. Past it the worker is killed."""
+
+    temp_bytes_max: int = 2 << 30
+    """Quota of a worker's temporary folder; past it the worker is killed."""
+
+    processes_max: int = 512
+    """Processes and threads of a worker and what it started, where a control group can be made for it."""
+
+    network: bool = True
+    """Whether nodes may reach other machines at all; one that says `network: false` may not in any case."""
+
+    metadata_addresses: bool = False
+    """Whether nodes' Python code may connect to 169.254.0.0/16, where clouds hand out the machine's credentials."""
+
     stop_timeout: timedelta = timedelta(seconds=3)
     """Longest that a clean stop waits for runs to end; what has not ended by then starts again after the restart."""
 

@@ -62,10 +62,11 @@ class Shards:
         self._epochs[shard] = f"{self._random.getrandbits(40):010x}"
         return states
 
-    def stage(self, shard: int, run: str) -> str:
+    def stage(self, shard: int, run: str, slot: str = "") -> str:
         """Where a run of the shard stages files. No two openings share a folder: what an owner that was fenced still
         brings to an object store never takes the place of another's file."""
-        return f"{writer_name(shard)}/{self._epochs.get(shard, '')}-{run}"
+        name = f"{self._epochs.get(shard, '')}-{run}"
+        return "/".join(each for each in (writer_name(shard), slot, name) if each)
 
     def _open_and_restore(
         self, shard: int, graphs: Sequence[str], index_topics: Sequence[str]

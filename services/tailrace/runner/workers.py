@@ -31,7 +31,9 @@ from typing import Any
 
 from tailrace.errors import RetriableError, SettingError
 from tailrace.node import _process
+from tailrace.node._confine import Reach
 from tailrace.node.zygote import EXIT_BROKEN, EXIT_ORDERLY
+from tailrace.runner.pids import PidsGroup, PidsGroups
 from tailrace.runner.worker_output import OutputLimits, OutputLine, WorkerOutput
 from tailrace.runner.zygote_link import ZygoteLink, ZygoteLostError
 
@@ -81,6 +83,14 @@ class WorkerLimits:
     file_bytes_max: int = 8 << 30
     """Size of one written file; past it the write fails. The disk should not be filled by one mistake."""
 
+    temp_bytes_max: int = 2 << 30
+    """Quota of its temporary folder, looked at each second: past it the worker is killed. A loop that writes without
+    end fills a disk in minutes."""
+
+    processes_max: int = 512
+    """Processes and threads of the worker and all that it started, where a control group can be made for it. A browser
+    has some hundred; a fork bomb thousands within a second."""
+
     def __post_init__(self) -> None:
         if self.memory_bytes_max < 256 << 20:
             raise SettingError("memory_bytes_max", self.memory_bytes_max, "a worker needs at least 256 MiB")
@@ -101,6 +111,9 @@ class WorkerSpec:
     """Handed to the entry point; JSON values, under 100 KB. Larger things go over the socket."""
 
     limits: WorkerLimits = field(default_factory=WorkerLimits)
+    reach: Reach = field(default_factory=Reach)
+    """What it may touch besides its own folder."""
+
     output: OutputLimits = field(default_factory=OutputLimits)
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that the app may see (`ENVIRONMENT`), on top of PATH, LANG, TZ, HOME and TMPDIR."""
@@ -189,6 +202,7 @@ class Worker:
         self._killed_because: str | None = None
         self._exit: asyncio.Future[WorkerExit] = asyncio.get_running_loop().create_future()
         self._folder = ""
+        self._group: PidsGroup | None = None
 
     def __repr__(self) -> str:
         return f"<Worker {self.pid} {'ended' if self.ended else 'lives'}>"
@@ -205,6 +219,8 @@ class Worker:
         """End it now, with all that it started, and say how it ended: `reason`, unless it was over before."""
         if self._killed_because is None:
             self._killed_because = reason
+            if self._group is not None:
+                self._group.close()  # so that what it starts does not outrun us
         # One after the other, as each step needs less of the zygote than the one before.
         for step in (self._link.kill, self._kill_directly, lambda _: self._link.destroy()):
             if self.ended:
@@ -244,6 +260,9 @@ class WorkerPool:
     restart_pause_s_min, restart_pause_s_max = 0.05, 5.0
     """Pause before another zygote, doubled each time that one dies young, so that a broken one is no busy loop."""
 
+    quota_pause_s = 1.0
+    """Pause between two looks at the folders. In a second a fast disk takes a gigabyte or two over the quota."""
+
     young_s = 10.0
     """A zygote that lived longer did not die from its start."""
 
@@ -275,6 +294,8 @@ class WorkerPool:
         self._folder_lock = -1
         self._last_error = "the zygote has not started yet"
         self._numbers = 0
+        self._groups: PidsGroups | None = None
+        self._warden: asyncio.Task[None] | None = None
         self.folder = Path()
         self.zygotes_started = 0
 
@@ -291,6 +312,8 @@ class WorkerPool:
         """Start the zygote; returns at once. `spawn` waits until it answers (about 0.1 s)."""
         assert self._supervisor is None, "started already"
         await asyncio.to_thread(self._make_folder)
+        self._groups = await asyncio.to_thread(PidsGroups.find)
+        self._warden = asyncio.create_task(self._watch_folders(), name="quotas of workers")
         self._supervisor = asyncio.create_task(self._supervise(), name="zygote supervisor")
 
     async def preloaded(self) -> None:
@@ -319,6 +342,8 @@ class WorkerPool:
         if self._supervisor is None:
             return
         self._closing = True
+        assert self._warden is not None, "it was started"
+        self._warden.cancel()
         self._linked.set()  # so that those who wait for a zygote hear that there will be none
         endings = [asyncio.create_task(worker.close(grace_s)) for worker in self.workers]
         if endings:
@@ -406,6 +431,7 @@ class WorkerPool:
         self._numbers += 1
         folder = self.folder / f"w{self._numbers}"
         folder.mkdir(mode=0o700)
+        group = self._new_group(spec.limits.processes_max)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         out_read, out_write = os.pipe()
@@ -416,6 +442,8 @@ class WorkerPool:
             "spec": dict(spec.spec),
             "folder": str(folder),
             "environment": _process.worker_environment(os.environ, str(folder), spec.environment),
+            "reach": spec.reach.to_json(),
+            "pids_group": str(group.folder) if group is not None else None,
             "limits": {
                 "memory_bytes_max": spec.limits.memory_bytes_max,
                 "cpu_s_max": spec.limits.cpu_s_max,
@@ -429,7 +457,7 @@ class WorkerPool:
             # Called as the message comes in, so that the report of its end finds it.
             nonlocal worker
             worker = Worker(self, link, spec, pid, ours)
-            worker.output, worker._folder = output, str(folder)
+            worker.output, worker._folder, worker._group = output, str(folder), group
             self._workers[pid] = worker
 
         try:
@@ -447,7 +475,7 @@ class WorkerPool:
             if worker is None:
                 output.close()
                 ours.close()
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                await asyncio.to_thread(_clean_up, str(folder), group)
         assert worker is not None, "spawn returned"
         return worker
 
@@ -460,7 +488,28 @@ class WorkerPool:
         self._workers.pop(worker.pid, None)
         worker._finish(end)
         with contextlib.suppress(RuntimeError):  # the loop is being torn down: the folder goes with the pool's
-            asyncio.get_running_loop().run_in_executor(None, _remove_tree, worker._folder)
+            asyncio.get_running_loop().run_in_executor(None, _clean_up, worker._folder, worker._group)
+
+    def _new_group(self, processes_max: int) -> PidsGroup | None:
+        if self._groups is None:
+            return None
+        try:
+            return self._groups.new(processes_max)
+        except OSError as error:
+            log.warning("no control group for a worker (%s): its processes are not counted", error)
+            return None
+
+    async def _watch_folders(self) -> None:
+        """Kill the workers whose folders grow over their quota."""
+        while True:
+            await asyncio.sleep(self.quota_pause_s)
+            for worker in self.workers:
+                quota = worker.spec.limits.temp_bytes_max
+                used = await asyncio.to_thread(_folder_bytes, worker._folder)
+                if used > quota and not worker.ended:
+                    reason = f"filled its temporary folder: {_gib(used)}, more than its quota of {_gib(quota)}"
+                    log.warning("worker %d %s", worker.pid, reason)
+                    await worker.kill(reason)
 
     # -- the folder
 
@@ -496,6 +545,27 @@ def _lock(folder: Path) -> int | None:
         os.close(fd)
         return None
     return fd
+
+
+def _clean_up(folder: str, group: PidsGroup | None) -> None:
+    if group is not None:
+        group.remove()
+    _remove_tree(folder)
+
+
+def _folder_bytes(folder: str) -> int:
+    """What a folder takes on its disk; of an empty file, too, so that no number of them is for nothing."""
+    used, waiting = 0, [folder]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    used += max(4096, entry.stat(follow_symlinks=False).st_blocks * 512)
+        except OSError:  # gone meanwhile, or made unreadable: then what is in it is not counted
+            continue
+    return used
 
 
 def _remove_tree(folder: str) -> None:
