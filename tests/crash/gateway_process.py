@@ -32,7 +32,7 @@ class GatewayProcess:
         self,
         folder: Path,
         log_url: str,
-        routes: Mapping[str, WebhookRoute],
+        routes: Mapping[str, WebhookRoute] | None,
         *options: str,
         port: int = 0,
         program: tuple[str, ...] = ("-m", "tailrace.gateway"),
@@ -40,11 +40,13 @@ class GatewayProcess:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.routes = folder / "gateway.json"
-        write_routes(self.routes, routes)
+        if routes is not None:  # else it follows what is deployed
+            write_routes(self.routes, routes)
+            options = ("--routes", str(self.routes), *options)
         self._stderr = (folder / "stderr").open("ab")
         self.folder = folder
         self.process = subprocess.Popen(
-            [sys.executable, *program, "--log", log_url, "--routes", str(self.routes), "--port", str(port), *options],
+            [sys.executable, *program, "--log", log_url, "--port", str(port), *options],
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env={**os.environ, **(environment or {})},

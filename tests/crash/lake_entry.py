@@ -75,7 +75,7 @@ def small(arguments: Sequence[str]) -> int:
     service._LISTEN_PAUSE_S = 0.01
     for fault in arguments:
         FAULTS[fault]()
-    return main()
+    return main(["--stdin"])
 
 
 if __name__ == "__main__":

@@ -29,21 +29,17 @@ from tailrace.gateway import (
     Ops,
     PortTakenError,
     webhook_routes,
-    write_routes,
 )
 from tailrace.graph import App
 from tailrace.lake import LakeLocation, SnapshotFiles, StagingArea
 from tailrace.log import Log, open_log
 from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, deploy
 from tailrace.runtime import Runtime
-from tailrace.snapshotter import SnapshotterSettings, TableWish
+from tailrace.snapshotter import SnapshotterSettings, following
 
 __all__ = ["CONTACT_FILE", "AlreadyUpError", "House", "HouseSettings", "PortInUseError"]
 
 _log = logging.getLogger(__name__)
-
-ROUTES_FILE = "gateway.json"
-"""Below the data folder: the webhooks, for gateway processes of their own (`python -m tailrace.gateway`)."""
 
 _START = timedelta(seconds=5)
 """What starting the snapshotter may take on a busy machine: where a table asks for less, it stays."""
@@ -213,7 +209,6 @@ class House:
         routes = webhook_routes(each.app for each in apps.values())
         await self._host.deploy(deployments)
         self._gateway.set_routes(routes)
-        await asyncio.to_thread(write_routes, data_dir / ROUTES_FILE, routes)
         self._deployed = dict(apps)
         if self._keeper is not None:
             self._keeper.tell()
@@ -240,25 +235,14 @@ class House:
         return ours if ours is not None and ours.version > app.version else app
 
     def _snapshotter_settings(self) -> SnapshotterSettings:
-        tables: dict[str, TableWish] = {}
-        for deployment in self.deployments:
-            for topic, table in deployment.tables.items():
-                store = table.store
-                wish = TableWish(
-                    name=store.name,
-                    freshness=_duration(store.freshness_s),
-                    retention=_duration(store.retention_s or deployment.app.retention_s),
-                )
-                tables[topic] = wish
-                tables[table.dead_letters] = replace(wish, name=f"{store.name}_dead_letters")
-        hurried = any(wish.freshness is not None and wish.freshness < _START for wish in tables.values())
         settings = SnapshotterSettings(
             log_url=self.settings.url,
             lake_url=self.settings.lake,
             staging_dir=str(self.settings.data_dir.resolve() / "staging"),
-            graphs=tuple(deployment.graph for deployment in self.deployments),
-            tables=tables,
         )
+        settings = following(settings, (deployment.app for deployment in self.deployments))
+        freshness = [wish.freshness for wish in settings.tables.values()]
+        hurried = any(each is not None and each < _START for each in freshness)
         return replace(settings, idle_exit=None) if hurried else settings
 
     async def stop(self) -> None:
@@ -298,10 +282,6 @@ class House:
     def _failed(self, error: BaseException) -> None:
         if not self.failure.done():
             self.failure.set_result(error)
-
-
-def _duration(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

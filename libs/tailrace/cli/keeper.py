@@ -26,7 +26,7 @@ __all__ = ["Keeper", "KeeperError"]
 
 _log = logging.getLogger("tailrace.snapshotter")
 
-COMMAND = (sys.executable, "-m", "tailrace.snapshotter")
+COMMAND = (sys.executable, "-m", "tailrace.snapshotter", "--stdin")
 SPARING = {"MALLOC_ARENA_MAX": "2", "ARROW_DEFAULT_MEMORY_POOL": "system"}
 """Has the allocators give memory back: a step's rows would else stay, in one pool for each thread."""
 PAUSE_FIRST_S = 1.0

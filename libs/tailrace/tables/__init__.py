@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tailrace.tables.answers import Answer, answer_message, answers_topic, read_answer
-from tailrace.tables.deadletters import DEAD_LETTER_FIELDS, DeadLetterRow, dead_letters_message
+from tailrace.tables.deadletters import DEAD_LETTER_FIELDS, DeadLetterRow, dead_letters_message, dead_letters_topic
 from tailrace.tables.fold import (
     NO_SETTINGS,
     PATTERNS_ID,
@@ -69,6 +69,7 @@ __all__ = [
     "answers_topic",
     "arrow_message",
     "dead_letters_message",
+    "dead_letters_topic",
     "decode_messages",
     "file_message",
     "message",

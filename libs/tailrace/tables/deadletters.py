@@ -10,7 +10,7 @@ import orjson
 
 from tailrace.tables.messages import rows_message
 
-__all__ = ["DEAD_LETTER_FIELDS", "DeadLetterRow", "dead_letters_message"]
+__all__ = ["DEAD_LETTER_FIELDS", "DeadLetterRow", "dead_letters_message", "dead_letters_topic"]
 
 DEAD_LETTER_FIELDS = {
     "at": "DateTime",
@@ -25,6 +25,11 @@ DEAD_LETTER_FIELDS = {
 
 DeadLetterRow = tuple[int, int, Any, str, str]
 """Offset and row of the record in its own topic, the record (JSON-able), the error and its traceback."""
+
+
+def dead_letters_topic(topic: str) -> str:
+    """The topic of a Table's dead letters."""
+    return f"{topic}-dead"
 
 
 def dead_letters_message(letters: Iterable[DeadLetterRow], now_ms: int, *, node: str = "", run: str = "") -> bytes:

@@ -57,18 +57,41 @@ def _allow_connections() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tailrace.gateway", description="Webhooks into the log.")
-    log = os.environ.get("TAILRACE_LOG")
+    of = os.environ.get
+    parser = argparse.ArgumentParser(
+        prog="python -m tailrace.gateway",
+        description="Webhooks into the log: those of the apps that are deployed there (`tailrace deploy`).",
+        epilog="Each option has a variable: TAILRACE_LOG, TAILRACE_HOST, TAILRACE_PORT, TAILRACE_OPS_HOST, "
+        "TAILRACE_OPS_PORT, TAILRACE_WORKERS, TAILRACE_DRAIN.",
+    )
+    log, ops_port = of("TAILRACE_LOG"), of("TAILRACE_OPS_PORT")
+    plain = ProcessSettings(log_url="")
     parser.add_argument(
         "--log", metavar="URL", default=log, required=log is None, help="sqlite:///path or kafka://host"
     )
-    parser.add_argument("--routes", type=Path, required=True, help="the webhooks: gateway.json of the data folder")
-    parser.add_argument("--host", default=os.environ.get("TAILRACE_HOST", "127.0.0.1"), help="address to listen on")
-    parser.add_argument("--port", type=int, default=8700, help="port to listen on; 0: a free one")
-    parser.add_argument("--ops-host", default="127.0.0.1", help="address of /healthz, /readyz and /metrics")
-    parser.add_argument("--ops-port", type=int, help="their port; with several workers the first of as many")
-    parser.add_argument("--workers", type=int, default=1, help="processes on the port")
-    parser.add_argument("--drain", type=float, default=0.0, help="seconds from the stop signal to the last connection")
+    parser.add_argument("--routes", type=Path, help="a file of webhooks, in place of those that are deployed")
+    parser.add_argument("--host", default=of("TAILRACE_HOST", plain.host), help="address to listen on")
+    parser.add_argument(
+        "--port", type=int, default=int(of("TAILRACE_PORT", plain.port)), help="port to listen on; 0: a free one"
+    )
+    parser.add_argument(
+        "--ops-host", default=of("TAILRACE_OPS_HOST", plain.ops_host), help="address of /healthz, /readyz and /metrics"
+    )
+    parser.add_argument(
+        "--ops-port",
+        type=int,
+        default=int(ops_port) if ops_port else None,
+        help="their port; with several workers the first of as many",
+    )
+    parser.add_argument(
+        "--workers", type=int, default=int(of("TAILRACE_WORKERS", plain.workers)), help="processes on the port"
+    )
+    parser.add_argument(
+        "--drain",
+        type=float,
+        default=float(of("TAILRACE_DRAIN", plain.drain.total_seconds())),
+        help="seconds from the stop signal to the last connection",
+    )
     return parser
 
 

@@ -8,17 +8,22 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from pathlib import Path
 
 from aiohttp import web
 
+from tailrace.control import follow_deployments
+from tailrace.errors import RetriableError
 from tailrace.gateway.access import AccessLog
 from tailrace.gateway.app import Gateway
 from tailrace.gateway.ops import Ops
+from tailrace.gateway.route import WebhookRoute
 from tailrace.gateway.routes import RoutesFile, RoutesFileError
+from tailrace.gateway.routing import DoubleWebhookError, webhook_routes
 from tailrace.gateway.server import Door, bound_socket
 from tailrace.gateway.settings import GatewaySettings, ProcessSettings
-from tailrace.log import open_log
+from tailrace.log import Log, TopicSpec, open_log
 from tailrace.runtime import Runtime
 
 __all__ = ["run_one", "run_workers"]
@@ -42,14 +47,11 @@ async def run_one(settings: ProcessSettings, limits: GatewaySettings, runtime: R
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    file = RoutesFile(settings.routes)
-    routes = file.news()
-    assert routes is not None, "the first look gives all"
     async with contextlib.AsyncExitStack() as exits:
         log = await asyncio.to_thread(open_log, settings.log_url, runtime=runtime)
         exits.push_async_callback(asyncio.to_thread, log.close)
         gateway = Gateway(log, runtime=runtime, settings=limits, access=AccessLog(runtime.clock))
-        gateway.set_routes(routes)
+        routes = await _first_routes(exits, settings, log, runtime, gateway)
         ops = Ops(gateway, log)
         app, ops_app = gateway.new_app(), web.Application()
         ops.add_to(app)
@@ -63,8 +65,8 @@ async def run_one(settings: ProcessSettings, limits: GatewaySettings, runtime: R
         door = Door(app, connections_max=limits.connections_max, stop_timeout_s=timeout_s, ahead=gateway.ahead_of)
         exits.push_async_callback(door.close)
         port = await door.open(settings.host, settings.port, shared=True)
-        following = asyncio.ensure_future(_follow(file, gateway))
-        exits.callback(following.cancel)
+        following = asyncio.ensure_future(_follow(routes, gateway))
+        exits.push_async_callback(_end, following)
         _settle_memory()
         print(f"listening on {settings.host}:{port}", flush=True)
         await stop.wait()
@@ -83,7 +85,70 @@ def _settle_memory() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def _follow(file: RoutesFile, gateway: Gateway) -> None:
+Routes = AsyncGenerator[Mapping[str, WebhookRoute], None]
+
+
+async def _first_routes(
+    exits: contextlib.AsyncExitStack, settings: ProcessSettings, log: Log, runtime: Runtime, gateway: Gateway
+) -> Routes:
+    """Set the routes of now, so that the first post finds them; returns those that come."""
+    routes = _of_file(settings.routes) if settings.routes is not None else _of_deployments(log, runtime)
+    exits.push_async_callback(routes.aclose)
+    gateway.set_routes(await anext(routes))
+    return routes
+
+
+async def _follow(routes: Routes, gateway: Gateway) -> None:
+    async for each in routes:
+        gateway.set_routes(each)
+        _LOGGER.info("%d webhooks", len(each))
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _of_deployments(log: Log, runtime: Runtime) -> Routes:
+    """The webhooks of the apps that are deployed; their topics are there before they are."""
+    last: Mapping[str, WebhookRoute] | None = None
+    async with contextlib.aclosing(follow_deployments(log, runtime)) as changes:
+        async for apps in changes:
+            try:
+                routes = webhook_routes(each.app for each in apps.values())
+            except DoubleWebhookError as error:
+                _LOGGER.error("the webhooks stay what they were: %s", error)
+                if last is None:
+                    last = {}
+                    yield last
+                continue
+            if routes != last:
+                await _make_topics(log, routes)
+                last = routes
+                yield routes
+
+
+async def _make_topics(log: Log, routes: Mapping[str, WebhookRoute]) -> None:
+    wanted = {
+        topic: TopicSpec(topic, route.partitions)
+        for route in routes.values()
+        for topic in (route.topic, *(rule.topic for rule in route.rules if rule.topic is not None))
+    }
+    while True:
+        try:
+            await asyncio.to_thread(log.create_topics, list(wanted.values()))
+            return
+        except RetriableError as error:
+            _LOGGER.warning("%s; trying again", error)
+            await asyncio.sleep(_ROUTES_ASKED_EVERY_S)
+
+
+async def _of_file(path: Path) -> Routes:
+    """The webhooks of a file, now and whenever it is written anew."""
+    file = RoutesFile(path)
+    routes = file.news()
+    assert routes is not None, "the first look gives all"
+    yield routes
     while True:
         await asyncio.sleep(_ROUTES_ASKED_EVERY_S)
         try:
@@ -92,7 +157,7 @@ async def _follow(file: RoutesFile, gateway: Gateway) -> None:
             _LOGGER.warning("the webhooks stay what they were: %s", error)
             continue
         if routes is not None:
-            gateway.set_routes(routes)
+            yield routes
 
 
 async def run_workers(settings: ProcessSettings, arguments: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The file that tells gateway processes of their webhooks: written at a deployment, followed while they run."""
+"""A file of webhooks, for gateway processes that are to take posts without an app: followed while they run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RoutesFileError(RejectedError):
 
     def __init__(self, path: Path, why: str) -> None:
         self.path, self.why = path, why
-        super().__init__(f"{path} is no file of webhooks: {why}; `tailrace up` writes it at each deployment")
+        super().__init__(f"{path} is no file of webhooks: {why}; `write_routes` writes one")
 
 
 def write_routes(path: Path, routes: Mapping[str, WebhookRoute]) -> None:

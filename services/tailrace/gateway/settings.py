@@ -78,26 +78,27 @@ class ProcessSettings:
     log_url: str
     """`--log`, `TAILRACE_LOG`."""
 
-    routes: Path
-    """`--routes`: the file of webhooks that a deployment writes, `gateway.json` in the data folder."""
+    routes: Path | None = None
+    """`--routes`: a file of webhooks (`write_routes`) in place of those that are deployed; it is followed. For loads
+    and tests, which need no app."""
 
     host: str = "127.0.0.1"
     """`--host`, `TAILRACE_HOST`."""
 
     port: int = 8700
-    """`--port`; 0: a free one."""
+    """`--port`, `TAILRACE_PORT`; 0: a free one."""
 
     ops_host: str = "127.0.0.1"
-    """`--ops-host`: address of `/healthz`, `/readyz` and `/metrics`. The metrics name topics, so it is not for all."""
+    """`--ops-host`, `TAILRACE_OPS_HOST`: address of `/healthz`, `/readyz` and `/metrics`. The metrics name topics, so it is not for all."""
 
     ops_port: int | None = None
-    """`--ops-port`; with several workers the first of as many. None: no metrics."""
+    """`--ops-port`, `TAILRACE_OPS_PORT`; with several workers the first of as many. None: no metrics."""
 
     workers: int = 1
-    """`--workers`: processes on one port. Each takes a core when it is busy."""
+    """`--workers`, `TAILRACE_WORKERS`: processes on one port. Each takes a core when it is busy."""
 
     drain: timedelta = timedelta(0)
-    """`--drain`: from the stop signal, when `/readyz` turns, to the last connection that is taken. Behind a load balancer
+    """`--drain`, `TAILRACE_DRAIN` (seconds): from the stop signal, when `/readyz` turns, to the last connection that is taken. Behind a load balancer
     longer than it takes to ask twice."""
 
     stop_timeout: timedelta = timedelta(seconds=12)

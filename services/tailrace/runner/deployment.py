@@ -17,6 +17,7 @@ from tailrace.log import TopicSpec
 from tailrace.node.protocol import StoreRef
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.slots import index_topic, state_topic
+from tailrace.tables import dead_letters_topic
 from tailrace.tables.schema import SchemaFileError, parse_schema
 
 __all__ = ["DeployedNode", "DeployedTable", "Deployment", "deploy", "slot_name"]
@@ -42,7 +43,7 @@ class DeployedTable:
     @property
     def dead_letters(self) -> str:
         """Topic of the table's dead letters."""
-        return f"{self.topic}-dead"
+        return dead_letters_topic(self.topic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

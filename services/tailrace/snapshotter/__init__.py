@@ -8,6 +8,7 @@ from __future__ import annotations
 from tailrace.snapshotter.index import IndexEntry, read_index
 from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
 from tailrace.snapshotter.topics import GROUP, behind, lake_is_gone, table_topics
+from tailrace.snapshotter.wishes import following, table_wishes
 
 __all__ = [
     "GROUP",
@@ -15,7 +16,9 @@ __all__ = [
     "SnapshotterSettings",
     "TableWish",
     "behind",
+    "following",
     "lake_is_gone",
     "read_index",
     "table_topics",
+    "table_wishes",
 ]

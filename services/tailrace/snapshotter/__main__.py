@@ -1,50 +1,112 @@
-"""The snapshotter's process: `python -m tailrace.snapshotter`, told what to do by lines of JSON on standard input.
+"""The snapshotter's process: `python -m tailrace.snapshotter`.
 
-The first line is `{"settings": {...}}`, with `"supervised": true` where it is to end with whoever started it (then the
-end of the input ends it, and it is nice to others), and with `"task"` and `"arguments"` where it is to do one thing and
-answer. Later lines bring other settings. Standard output carries lines of JSON: what is wrong, or the answer. Killing
-it does no harm.
+It stands alone: it follows what is deployed on a log, and shares the Tables with others of its kind, until a signal
+comes. With `--stdin` it is told what to do by lines of JSON on standard input. The first is `{"settings": {...}}`, with
+`"supervised": true` where it is to end with whoever started it (then the end of the input ends it, and it is nice to
+others), and with `"task"` and `"arguments"` where it is to do one thing and answer. Later lines bring other settings.
+
+Standard output carries lines of JSON: what is wrong, or the answer. Killing it does no harm.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import faulthandler
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
 
+from tailrace.control import follow_deployments
 from tailrace.errors import TailraceError
 from tailrace.lake import LakeLocation
-from tailrace.log import open_log
+from tailrace.log import Log, open_log
 from tailrace.runtime import Runtime, probe_from_environment
 from tailrace.snapshotter.service import Snapshotter
 from tailrace.snapshotter.settings import SnapshotterSettings
+from tailrace.snapshotter.wishes import following
 
 _STOP_S = 0.5
 """Longest that it finishes things when told to end; what it does not finish is done by the next one."""
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run until there is nothing to do, or until told to end; returns the exit status."""
     faulthandler.enable()  # a death in a library's native code tells where
+    alone = _standing(arguments)
+    if alone is not None:
+        return _guarded(lambda: asyncio.run(_serve(alone, follow=True)))
     order = orjson.loads(sys.stdin.buffer.readline() or b"{}")
     supervised = bool(order.get("supervised"))
     if supervised:
         os.nice(10)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to us, too; our parent tells us
-    try:
+
+    def work() -> None:
         settings = SnapshotterSettings.from_json(order.get("settings", {}))
         if order.get("task"):
             _tell({"answer": _task(settings, order["task"], order.get("arguments", {}))})
         else:
             asyncio.run(_serve(settings, supervised=supervised))
+
+    return _guarded(work)
+
+
+def _standing(arguments: Sequence[str] | None) -> SnapshotterSettings | None:
+    """The settings of one that stands alone; None: they come by standard input."""
+    of = os.environ.get
+    parser = argparse.ArgumentParser(
+        prog="python -m tailrace.snapshotter",
+        description="Brings Tables into the lake. Several on one log share them.",
+        epilog="Each option has a variable: TAILRACE_LOG, TAILRACE_LAKE, TAILRACE_DATA, TAILRACE_SHARED_FOLDER, "
+        "TAILRACE_INSTANCE.",
+    )
+    log = of("TAILRACE_LOG")
+    parser.add_argument("--stdin", action="store_true", help="be told by lines of JSON on standard input")
+    parser.add_argument("--log", metavar="URL", default=log, help="sqlite:///path or kafka://host")
+    parser.add_argument("--lake", metavar="URL", default=of("TAILRACE_LAKE"), help="s3://bucket/prefix and the like")
+    parser.add_argument("--data", metavar="DIR", type=Path, default=Path(of("TAILRACE_DATA", ".tailrace")))
+    parser.add_argument(
+        "--shared-folder",
+        metavar="DIR",
+        type=Path,
+        default=of("TAILRACE_SHARED_FOLDER"),
+        help="a folder that all runners and snapshotters see: staged files, and the lake where --lake is not given",
+    )
+    parser.add_argument(
+        "--instance",
+        metavar="NAME",
+        default=of("TAILRACE_INSTANCE", socket.gethostname()),
+        help="tells instances apart; else the machine's name",
+    )
+    found = parser.parse_args(arguments)
+    if found.stdin:
+        return None
+    if found.log is None:
+        parser.error("--log or TAILRACE_LOG must name the log")
+    folder = Path(found.shared_folder or found.data).resolve()
+    return SnapshotterSettings(
+        log_url=found.log,
+        lake_url=LakeLocation.parse(found.lake or str(folder / "lake")).url,
+        staging_dir=str(folder / "staging"),
+        instance=found.instance,
+        shared=True,
+        idle_exit=None,
+    )
+
+
+def _guarded(work: Callable[[], object]) -> int:
+    """Do it; 1 where an error of ours ends it."""
+    try:
+        work()
     except TailraceError as error:
         _tell({"error": str(error)})
         print(error, file=sys.stderr, flush=True)
@@ -52,7 +114,7 @@ def main() -> int:
     return 0
 
 
-async def _serve(settings: SnapshotterSettings, *, supervised: bool) -> None:
+async def _serve(settings: SnapshotterSettings, *, supervised: bool = False, follow: bool = False) -> None:
     loop = asyncio.get_running_loop()
     runtime = Runtime(probe=probe_from_environment())
     location = LakeLocation.parse(settings.lake_url)
@@ -66,12 +128,33 @@ async def _serve(settings: SnapshotterSettings, *, supervised: bool) -> None:
 
         for number in (signal.SIGTERM, *(() if supervised else (signal.SIGINT,))):
             loop.add_signal_handler(number, end)
+        if follow:
+            await _serve_deployments(log, snapshotter, settings, runtime)
+            return
         changed = lambda new: loop.call_soon_threadsafe(snapshotter.change, new)  # noqa: E731
         ended = (lambda: loop.call_soon_threadsafe(end)) if supervised else (lambda: None)
         threading.Thread(target=_listen, args=(changed, ended), daemon=True).start()
         await snapshotter.run()
     finally:
         await asyncio.to_thread(log.close)
+
+
+async def _serve_deployments(
+    log: Log, snapshotter: Snapshotter, settings: SnapshotterSettings, runtime: Runtime
+) -> None:
+    """Work on the Tables of what is deployed."""
+
+    async def follow() -> None:
+        async with contextlib.aclosing(follow_deployments(log, runtime)) as changes:
+            async for apps in changes:
+                snapshotter.change(following(settings, (each.app for each in apps.values())))
+
+    task = asyncio.ensure_future(follow())
+    try:
+        await snapshotter.run()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _listen(changed: Callable[[SnapshotterSettings], object], ended: Callable[[], object]) -> None:

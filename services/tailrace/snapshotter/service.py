@@ -28,6 +28,7 @@ from tailrace.log import (
     Partition,
     Place,
     TopicInfo,
+    TopicSpec,
     Writer,
 )
 from tailrace.runtime import Runtime
@@ -91,6 +92,8 @@ class Snapshotter:
         self._threads = ThreadPoolExecutor(max_workers=settings.threads_max, thread_name_prefix="table")
         self._running: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
+        self._look = asyncio.Event()
+        """Set when topics are to be looked for at once."""
         self._stopping = False
         self._failure: BaseException | None = None
         self._watch = log.watch()
@@ -113,6 +116,7 @@ class Snapshotter:
         self._settings = settings
         for topic, table in self._tables.items():
             table.work.wish = settings.tables.get(topic, TableWish(name=topic))
+        self._look.set()
         self._wake.set()
 
     async def run(self) -> None:
@@ -271,7 +275,9 @@ class Snapshotter:
             pause = self._settings.discover_interval
             if self._sharing is not None:
                 pause = min(pause, self._settings.share_timeout / 3)
-            await asyncio.sleep(pause.total_seconds())
+            self._look.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), pause.total_seconds())
 
     async def _collect(self) -> None:
         """Let go of what is old, now and then; tables that have news come first."""
@@ -327,6 +333,7 @@ class Snapshotter:
         for info in infos:
             by_graph.setdefault(info.name.partition(".")[0], {})[info.name] = info
         entries: dict[str, IndexEntry] = {}
+        self._log.create_topics([TopicSpec(index_partition(f"{graph}.").topic, compacted=True) for graph in by_graph])
         for graph, some in by_graph.items():
             entries |= read_index(self._log, graph, some)
         return {
