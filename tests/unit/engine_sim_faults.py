@@ -13,6 +13,7 @@ from tailrace.engine import (
     CommitRefused,
     Committed,
     News,
+    Own,
     RunEnded,
     RunOutcome,
     ShardOpened,
@@ -191,6 +192,17 @@ def _(patch: pytest.MonkeyPatch) -> None:
         self._out = [command for command in self._out if not isinstance(command, inside.Discard)]
 
     patch.setattr(inside.Engine, "_writer_lost", faulty)
+
+
+@fault("shard that is another's kept")
+def _(patch: pytest.MonkeyPatch) -> None:
+    right = inside.Engine._own
+
+    def faulty(self: inside.Engine, event: Own) -> None:
+        kept = {shard.number for shard in self._shards if shard.owned}
+        right(self, replace(event, shards=event.shards | kept))
+
+    patch.setattr(inside.Engine, "_own", faulty)
 
 
 @fault("every missed fire caught up")

@@ -15,6 +15,7 @@ from engine_sim_nodes import Context, NodeFailed, NodeKilled, SimNode, Step
 
 from tailrace.engine import (
     CheckpointWanted,
+    CloseShard,
     Commit,
     CommitPart,
     CommitRefused,
@@ -27,6 +28,7 @@ from tailrace.engine import (
     Event,
     News,
     OpenShard,
+    Own,
     RunEnded,
     RunOutcome,
     ShardOpened,
@@ -77,6 +79,7 @@ class Host:
         self.world, self.log, self.fault = world, world.log, world.fault
         self.engine = Engine(shards=self.log.shards, limits=LIMITS, pipeline=world.pipeline)
         self.superseded = False
+        self.owned = frozenset(range(self.log.shards))
         self.nodes = nodes
         self.events: list[Arriving] = []
         self.draining = False
@@ -88,6 +91,8 @@ class Host:
         self.tips: dict[str, Tip] = {}
         self.epochs: dict[int, int] = {}
         self.openings: dict[int, int] = {}
+        self.wanted: dict[int, int] = {}
+        """Of each shard that is not closed: the last opening that was asked for."""
         self.under_way: set[int] = set()
         self.refused: dict[int, tuple[tuple[CommitPart, ...], Taken]] = {}
         self.told: dict[str, dict[int, int]] = {}
@@ -97,6 +102,7 @@ class Host:
         self.wake_ms: int | None = None
         self.rested: dict[str, int] = {}
         self.last_run: dict[str, int] = {}
+        self.own(self.owned)
         self.deploy(nodes)
 
     # What the world lets happen
@@ -105,6 +111,10 @@ class Host:
         self.nodes = nodes
         specs = tuple(node.spec for node in nodes.values())
         self.deliver(lambda now_ms: Deploy(now_ms=now_ms, specs=specs))
+
+    def own(self, shards: frozenset[int]) -> None:
+        self.owned = shards
+        self.deliver(lambda now_ms: Own(now_ms=now_ms, shards=shards))
 
     def drain(self) -> None:
         self.draining = True
@@ -162,7 +172,7 @@ class Host:
         assert not self.workers and not self.ended
         for slot in self.nodes:
             record = self.engine.record(slot)
-            if record not in (None, SlotRecord()) and not self.superseded:
+            if record not in (None, SlotRecord()) and not self.superseded and not self.world.shared:
                 stored = self.log.stored[slot][0]
                 assert SlotRecord.from_json(json.loads(stored)) == record, f"{slot} is not stored as it was"
         self.world.die(self)
@@ -191,7 +201,13 @@ class Host:
             self.world.say("  command", command)
             match command:
                 case OpenShard():
+                    assert command.shard in self.owned, "opens what is not its own"
+                    self.wanted[command.shard] = command.opening
                     self._begin(self._open(command))
+                case CloseShard():
+                    del self.wanted[command.shard]
+                    self.under_way.discard(command.shard)
+                    self.refused.pop(command.shard, None)
                 case StartRun():
                     self._start(command)
                 case Commit():
@@ -212,6 +228,7 @@ class Host:
         assert slot not in self.workers, f"two runs of {slot} at a time"
         assert len(self.workers) < LIMITS.runs_max, "too many runs at a time"
         assert not self.draining, "a run starts while the host drains"
+        assert shard_of(slot, self.log.shards) in self.owned, "a run of a slot that is another's"
         assert start.run > self.last_run.get(slot, 0), f"run {start.run} of {slot} twice"
         self.last_run[slot] = start.run
         if start.reasons == ("news",) and not node.streams:
@@ -280,6 +297,8 @@ class Host:
             return
         early = self.log.read(shard)
         yield "opening"
+        if self.wanted.get(shard) != opening:
+            return
         if chance(0.06):
             self.world.counts["writer: cannot open"] += 1
             self.send(lambda now_ms: WriterLost(now_ms=now_ms, shard=shard, opening=opening, reason="away"))
@@ -288,6 +307,8 @@ class Host:
         yield "fenced"
         stored = early if self.fault == "read before open" else self.log.read(shard)
         yield "restored"
+        if self.wanted.get(shard) != opening:
+            return
         for slot in [slot for slot in self.tips if shard_of(slot, self.log.shards) == shard]:
             del self.tips[slot]
         for slot, (_, tip) in stored.items():
@@ -342,13 +363,15 @@ class Host:
         yield "sending, checkpoint" if any(not part.final for part in command.parts) else "sending"
 
         def lost(reason: str) -> None:
-            self.under_way.discard(shard)
+            if self.wanted.get(shard) == opening:
+                self.under_way.discard(shard)
             self.send(lambda now_ms: WriterLost(now_ms=now_ms, shard=shard, opening=opening, reason=reason))
 
         if chance(0.04):
             counts["writer: refused"] += 1
-            self.under_way.discard(shard)
-            self.refused[shard] = (command.parts, taken)
+            if self.wanted.get(shard) == opening:  # else the shard was closed meanwhile
+                self.under_way.discard(shard)
+                self.refused[shard] = (command.parts, taken)
             self.send(lambda now_ms: CommitRefused(now_ms=now_ms, shard=shard, commit=number, reason="disk full"))
             return
         unknown = chance(0.05)
@@ -388,5 +411,6 @@ class Host:
                 self.ended.pop((part.slot, part.run), None)
             elif part.slot in self.workers and self.workers[part.slot].ctx.start.run == part.run:
                 self.workers[part.slot].waits = False
-        self.under_way.discard(shard)
+        if self.wanted.get(shard) == opening:
+            self.under_way.discard(shard)
         self.send(lambda now_ms: Committed(now_ms=now_ms, shard=shard, commit=number))

@@ -59,6 +59,8 @@ class World:
             wanted = set(only.split())
         self.app = {key: NODES[key] for key in sorted(wanted)}
         self.hosts: list[Host] = []
+        self.shared = False
+        """Two hosts have been at work that knew of each other."""
 
     def say(self, *what: object) -> None:
         if self._say is not None:
@@ -111,7 +113,9 @@ class World:
         elif dice < 0.97:
             if self.hosts and not self.hosts[-1].draining:
                 self.hosts[-1].drain()
-        elif dice < 0.98:
+        elif dice < 0.99:
+            self._rebalance()
+        else:
             self.counts["late opener"] += 1
             self.log.open(rng.randrange(self.log.shards))
 
@@ -196,6 +200,18 @@ class World:
             self.hosts[-1].superseded = True
             self._start_host()
 
+    def _rebalance(self) -> None:
+        """Shards change hands, at a different moment for each host: for a while one may have two owners, or none."""
+        if not self.hosts:
+            return
+        self.counts["rebalance"] += 1
+        if len(self.hosts) == 1 and self.rng.random() < 0.5:
+            self._start_host()
+        self.shared = self.shared or len(self.hosts) > 1
+        for host in self.hosts:
+            if self.rng.random() < 0.7:
+                host.own(frozenset(shard for shard in range(self.log.shards) if self.rng.random() < 0.6))
+
     def _start_host(self) -> None:
         self.hosts.append(Host(self, dict(self.app)))
 
@@ -213,6 +229,7 @@ class World:
             self.hosts.clear()
             self._start_host()
         host = self.hosts[0]
+        host.own(frozenset(range(self.log.shards)))
         host.deploy(dict(self.app))
         for _ in range(CALM_STEPS_MAX):
             choices = host.choices()

@@ -13,6 +13,7 @@ from tailrace.engine import (
     BadRecordError,
     BadScheduleError,
     CheckpointWanted,
+    CloseShard,
     Command,
     Commit,
     CommitRefused,
@@ -27,6 +28,7 @@ from tailrace.engine import (
     News,
     NodeSpec,
     OpenShard,
+    Own,
     Requested,
     RunEnded,
     RunOutcome,
@@ -54,6 +56,7 @@ class Bench:
     def __init__(self, *specs: NodeSpec, records: dict[str, SlotRecord] | None = None, **options: Any) -> None:
         self.engine = Engine(shards=1, **options)
         self.now_ms = T0
+        self.engine.handle(Own(now_ms=T0, shards=frozenset({0})))
         self.last: list[Command] = self.engine.handle(Deploy(now_ms=T0, specs=specs))
         opens = [command for command in self.last if isinstance(command, OpenShard)]
         assert opens == [OpenShard(shard=0, opening=1)]
@@ -609,3 +612,23 @@ def test_shards_never_move() -> None:
 def test_limits_that_cannot_work_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(SettingError):
         EngineLimits(**bad)
+
+
+def test_a_rebalance_leaves_shards_that_stay_alone_and_drops_those_that_go() -> None:
+    """Each rebalance takes all shards away and gives most of them back: only what is really gone may stop."""
+    slots = {shard_of(f"n{number}", 2): f"n{number}" for number in range(20)}
+    engine = Engine(shards=2)
+    engine.handle(Own(now_ms=T0, shards=frozenset({0, 1})))
+    engine.handle(Deploy(now_ms=T0, specs=tuple(stream(slot) for slot in slots.values())))
+    for shard in slots:
+        engine.handle(ShardOpened(now_ms=T0, shard=shard, opening=1, records={}))
+    starts = engine.handle(News(now_ms=T0, table="t", last={"": {0: 0}}))
+    runs = {start.slot: start.run for start in starts if isinstance(start, StartRun)}
+    assert set(runs) == set(slots.values())
+    assert engine.handle(Own(now_ms=T0, shards=frozenset({0, 1}))) == []
+    gone = engine.handle(Own(now_ms=T0, shards=frozenset({1})))
+    assert [command for command in gone if isinstance(command, CloseShard)] == [CloseShard(shard=0)]
+    assert [(d.slot, d.run) for d in gone if isinstance(d, Discard)] == [(slots[0], runs[slots[0]])]
+    assert engine.record(slots[0]) is None and engine.record(slots[1]) is not None
+    back = engine.handle(Own(now_ms=T0, shards=frozenset({0, 1})))
+    assert [command for command in back if isinstance(command, OpenShard)] == [OpenShard(shard=0, opening=2)]

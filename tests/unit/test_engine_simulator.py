@@ -16,7 +16,7 @@ from engine_simulator import FAULTS, play
 
 HISTORIES = 2_000
 EVENTS = (
-    *("Deploy", "ShardOpened", "News", "Triggered", "Tick", "RunEnded", "CheckpointWanted"),
+    *("Deploy", "Own", "ShardOpened", "News", "Triggered", "Tick", "RunEnded", "CheckpointWanted"),
     *("Committed", "CommitRefused", "WriterLost", "Drain"),
 )
 POINTS = [
@@ -44,6 +44,7 @@ POINTS = [
     "event out of order",
     "late opener",
     "take-over",
+    "rebalance",
     "redeploy",
     "time jump",
     "clean stop",

@@ -7,6 +7,7 @@ from tailrace.engine.errors import BadRecordError, BadScheduleError
 from tailrace.engine.limits import EngineLimits
 from tailrace.engine.model import (
     CheckpointWanted,
+    CloseShard,
     Command,
     Commit,
     CommitPart,
@@ -23,6 +24,7 @@ from tailrace.engine.model import (
     NodeSpec,
     OpenShard,
     OutcomeKind,
+    Own,
     Reactive,
     Reason,
     Requested,
@@ -46,6 +48,7 @@ __all__ = [
     "BadRecordError",
     "BadScheduleError",
     "CheckpointWanted",
+    "CloseShard",
     "Command",
     "Commit",
     "CommitPart",
@@ -65,6 +68,7 @@ __all__ = [
     "NodeSpec",
     "OpenShard",
     "OutcomeKind",
+    "Own",
     "Reactive",
     "Reason",
     "Requested",

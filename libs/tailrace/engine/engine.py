@@ -15,6 +15,7 @@ from typing import Literal
 from tailrace.engine.limits import EngineLimits
 from tailrace.engine.model import (
     CheckpointWanted,
+    CloseShard,
     Command,
     Commit,
     CommitPart,
@@ -28,6 +29,7 @@ from tailrace.engine.model import (
     News,
     NodeSpec,
     OpenShard,
+    Own,
     RunEnded,
     ShardOpened,
     SlotRecord,
@@ -87,6 +89,8 @@ class _Slot:
 @dataclass(slots=True, kw_only=True)
 class _Shard:
     number: int
+    owned: bool = False
+    """It is this host's."""
     opening: int = 0
     """Number of the last opening; 0: never opened."""
     stands: Literal["closed", "opening", "open"] = "closed"
@@ -106,7 +110,7 @@ class Engine:
 
     `handle` takes one event and returns the commands to carry out, in order. It never raises for what comes from
     outside in a legal order; events that come too late change nothing, nor do those that come twice
-    (`CheckpointWanted` must not).
+    (`CheckpointWanted` must not). Nothing runs before it is told which shards it owns.
 
     Args:
         shards: how many the slots are spread over; never changes over a log's life.
@@ -170,6 +174,8 @@ class Engine:
         match event:
             case Deploy():
                 self._deploy(event)
+            case Own():
+                self._own(event)
             case News():
                 self._take_news(event)
             case RunEnded():
@@ -214,12 +220,25 @@ class Engine:
         for spec in event.specs:
             for table in spec.reads:
                 self._readers.setdefault(table, []).append(self._slots[spec.key])
+        self._open_needed()
         for slot in self._slots.values():
-            shard = self._shards[slot.shard]
-            if slot.spec is not None and shard.opening == 0:
-                self._open(shard)
             self._set_schedule(slot)
             self._look(slot)
+
+    def _own(self, event: Own) -> None:
+        for shard in self._shards:
+            if shard.owned and shard.number not in event.shards:
+                if shard.stands != "closed":
+                    self._out.append(CloseShard(shard=shard.number))
+                self._drop(shard, "its shard is another host's now")
+                shard.losses = shard.refusals = 0
+                shard.owned = False
+            elif not shard.owned and shard.number in event.shards:
+                shard.owned = True
+                for slot in self._slots.values():
+                    if slot.shard == shard.number:
+                        slot.pieces = slot.triggers = 0
+        self._open_needed()
 
     def _take_news(self, event: News) -> None:
         writers = self._news.setdefault(event.table, {})
@@ -233,6 +252,8 @@ class Engine:
         if not raised:
             return
         for slot in self._readers.get(event.table, ()):
+            if not self._shards[slot.shard].owned:
+                continue
             own = slot.record is not None and event.table not in slot.record.streamed
             if any(writer != slot.key or not own for writer in raised):
                 slot.pieces += 1
@@ -242,8 +263,9 @@ class Engine:
         slot = self._slot(event.slot)
         if event.offset > slot.last_trigger:
             slot.last_trigger = event.offset
-            slot.triggers += 1
-            self._look(slot)
+            if self._shards[slot.shard].owned:
+                slot.triggers += 1
+                self._look(slot)
 
     def _shard_opened(self, event: ShardOpened) -> None:
         shard = self._shards[event.shard]
@@ -315,19 +337,7 @@ class Engine:
         shard = self._shards[event.shard]
         if shard.stands == "closed" or event.opening != shard.opening:
             return
-        shard.stands, shard.next_ms = "closed", None
-        shard.queue.clear()
-        shard.under_way = shard.refused = None
-        for slot in self._slots.values():
-            if slot.shard != shard.number:
-                continue
-            for run in slot.ended:
-                self._out.append(Discard(slot=slot.key, run=run, reason=event.reason))
-            if slot.going is not None:
-                self._out.append(Discard(slot=slot.key, run=slot.going.run, reason=event.reason))
-                self._running -= 1
-            slot.ended, slot.going, slot.record = [], None, None
-            slot.due_since_ms = slot.ask_at_ms = None
+        self._drop(shard, event.reason)
         shard.losses += 1
         if self._draining:
             return
@@ -468,6 +478,30 @@ class Engine:
             slot.record = record
             self._shards[slot.shard].queue.append(CommitPart(slot=slot.key, run=None, final=False, record=record))
         slot.fire_ms = first_fire_ms(record)
+
+    def _open_needed(self) -> None:
+        """Open the shards of ours that have something to do and were never opened, or were another's."""
+        for slot in self._slots.values():
+            shard = self._shards[slot.shard]
+            needed = slot.spec is not None and shard.owned and not self._draining
+            if needed and shard.stands == "closed" and shard.losses == 0:
+                self._open(shard)
+
+    def _drop(self, shard: _Shard, reason: str) -> None:
+        """Its writer is not ours any more: forget all that came after the last commit, and that one, too."""
+        shard.stands, shard.next_ms = "closed", None
+        shard.queue.clear()
+        shard.under_way = shard.refused = None
+        for slot in self._slots.values():
+            if slot.shard != shard.number:
+                continue
+            for run in slot.ended:
+                self._out.append(Discard(slot=slot.key, run=run, reason=reason))
+            if slot.going is not None:
+                self._out.append(Discard(slot=slot.key, run=slot.going.run, reason=reason))
+                self._running -= 1
+            slot.ended, slot.going, slot.record = [], None, None
+            slot.due_since_ms = slot.ask_at_ms = None
 
     def _open(self, shard: _Shard) -> None:
         shard.opening += 1

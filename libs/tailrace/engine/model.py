@@ -16,6 +16,7 @@ from tailrace.engine.errors import BadRecordError
 
 __all__ = [
     "CheckpointWanted",
+    "CloseShard",
     "Command",
     "Commit",
     "CommitPart",
@@ -32,6 +33,7 @@ __all__ = [
     "NodeSpec",
     "OpenShard",
     "OutcomeKind",
+    "Own",
     "Reactive",
     "Reason",
     "Requested",
@@ -269,6 +271,15 @@ class Deploy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Own:
+    """These shards are this host's from now on; before the first one of these events, none are. One that goes is dropped
+    with all that it has under way (whoever gets it reads what is committed), one that stays goes on undisturbed."""
+
+    now_ms: int
+    shards: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardOpened:
     """`OpenShard` is done: older writers are fenced, and `records` were read after that."""
 
@@ -413,6 +424,7 @@ class Drain:
 
 Event: TypeAlias = (
     Deploy
+    | Own
     | ShardOpened
     | News
     | Triggered
@@ -436,6 +448,14 @@ class OpenShard:
 
     shard: int
     opening: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseShard:
+    """The shard is another host's: close its writer once what it is doing has ended, however it ends, and let its slots'
+    workers go. No answer; one to an earlier `OpenShard` or `Commit` may still come."""
+
+    shard: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -517,4 +537,4 @@ class WakeAt:
     at_ms: int | None
 
 
-Command: TypeAlias = OpenShard | StartRun | Commit | Discard | WakeAt
+Command: TypeAlias = OpenShard | CloseShard | StartRun | Commit | Discard | WakeAt
