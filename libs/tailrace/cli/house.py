@@ -33,7 +33,7 @@ from tailrace.gateway import (
 from tailrace.graph import App
 from tailrace.lake import LakeLocation, SnapshotFiles, StagingArea
 from tailrace.log import Log, open_log
-from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, deploy
+from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, agree_on_shards, deploy
 from tailrace.runtime import Runtime
 from tailrace.snapshotter import SnapshotterSettings, following
 
@@ -153,13 +153,17 @@ class House:
         self._exits.callback(_lock(data_dir))
         log: Log = await asyncio.to_thread(open_log, settings.url, runtime=self._runtime)
         self._exits.push_async_callback(asyncio.to_thread, log.close)
+        runner = settings.runner
+        if settings.url.startswith("kafka://"):
+            shards = await asyncio.to_thread(agree_on_shards, log, runner.shards_shared)
+            runner = replace(runner, shards=shards)
         gateway = self._gateway = Gateway(log, runtime=self._runtime, settings=settings.gateway)
         files = SnapshotFiles(settings.location, data_dir / "lake-cache", self._runtime.clock)
         host = self._host = Host(
             log,
             data_dir=data_dir,
             runtime=self._runtime,
-            settings=settings.runner,
+            settings=runner,
             respond=gateway.respond,
             failed=self._failed,
             fetch=files.fetch,

@@ -10,9 +10,11 @@ from tailrace.runner.journal import Entry, LogLine, RunEntry, UnknownRunError
 from tailrace.runner.past import PastGoneError
 from tailrace.runner.replay import StateNotKeptError, WrittenGoneError
 from tailrace.runner.settings import RunnerSettings
+from tailrace.runner.slots import SLOTS_TOPIC, agree_on_shards
 from tailrace.runner.view import HostView, UnknownAppError
 
 __all__ = [
+    "SLOTS_TOPIC",
     "AskError",
     "Deployment",
     "Entry",
@@ -28,5 +30,6 @@ __all__ = [
     "UnknownRunError",
     "UnknownTableError",
     "WrittenGoneError",
+    "agree_on_shards",
     "deploy",
 ]

@@ -33,6 +33,7 @@ import orjson
 
 from tailrace.engine import (
     CheckpointWanted,
+    CloseShard,
     Command,
     Commit,
     CommitRefused,
@@ -45,6 +46,7 @@ from tailrace.engine import (
     Event,
     News,
     OpenShard,
+    Own,
     RunEnded,
     RunOutcome,
     ShardOpened,
@@ -84,6 +86,7 @@ from tailrace.runner.shards import Shards
 from tailrace.runner.slot import Slot, Warm, after
 from tailrace.runner.slots import SlotState, index_topic
 from tailrace.runner.tails import Pin
+from tailrace.runner.tenure import Alone, Tenure
 from tailrace.runner.transaction import build
 from tailrace.runner.workers import Worker, WorkerPool, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
@@ -119,6 +122,7 @@ class Host:
         fetch: brings the files of a snapshot to this machine; without it nothing is read from a lake.
         staging: where staged files go; without it below `data_dir`, for this machine alone.
         lake_dir: the folder below which it brings them; workers may read what is there of their app.
+        tenure: knows whose the shards are; without it all are this host's from the start.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class Host:
         fetch: FetchSnapshot | None = None,
         staging: StagingArea | None = None,
         lake_dir: Path | None = None,
+        tenure: Tenure | None = None,
     ) -> None:
         self.log = log
         self.settings = settings or RunnerSettings()
@@ -142,6 +147,8 @@ class Host:
         self._staging = staging or StagingArea(data_dir / "staging")
         self._ground = Ground(staging=self._staging.folder.absolute(), lake=lake_dir.absolute() if lake_dir else None)
         self._staging_key = b""
+        self._tenure = tenure or Alone()
+        self._owned = frozenset[int]()
         self._runtime = runtime
         self._respond = respond
         self._answers = AnswerSender(log, runtime.clock, self._call)
@@ -176,6 +183,8 @@ class Host:
         self._stopping = False
         self._quiet = asyncio.Event()
         """Set once nothing runs or waits to be committed, after the stop has begun."""
+        if tenure is None:
+            self.own(frozenset(range(self.settings.shards)))
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -199,7 +208,6 @@ class Host:
         new = {deployment.graph for deployment in deployments} - self.deployments.keys()
         self.deployments = {deployment.graph: deployment for deployment in deployments}
         await self._catalog.load_indexes()
-        self._readers = {}
         for deployment in deployments:
             for slot, node in deployment.nodes.items():
                 known = self._slots.get(slot)
@@ -211,10 +219,8 @@ class Host:
                     if known.deployed.app_dir != node.app_dir and known.current is None:
                         self._retire(known)
                     known.deployed = node
-                for table in node.spec.reads:
-                    self._readers.setdefault(table, set()).add(slot)
         if new:  # what their slots remember has not been read yet
-            for shard in self._shards.open_ones:
+            for shard in list(self._shards.openings):
                 self._lose(shard, "another app was deployed")
         self._post(
             Deploy(
@@ -222,9 +228,31 @@ class Host:
                 specs=tuple(node.spec for deployment in deployments for node in deployment.nodes.values()),
             )
         )
-        self._watch.add([Partition(table) for table in self._readers])
+        self._follow_tables()
         self._watch.add([Partition(deployment.triggers_topic) for deployment in deployments])
         self._watch.add([Partition(deployment.index_topic) for deployment in deployments])
+
+    def own(self, shards: frozenset[int]) -> None:
+        """These shards are this host's from now on. Workers of the others go; what stays goes on undisturbed."""
+        if shards == self._owned:
+            return
+        self._owned = shards
+        self._post(Own(now_ms=self._now(), shards=shards))
+        self._follow_tables()
+
+    def _follow_tables(self) -> None:
+        """Listen to the tables that our nodes read, and to no others: each is read once by each runner that has a reader."""
+        before, self._readers = self._readers, {}
+        for deployment in self.deployments.values():
+            for slot, node in deployment.nodes.items():
+                if slot in self._slots and self._shard(self._slots[slot]) in self._owned:
+                    for table in node.spec.reads:
+                        self._readers.setdefault(table, set()).add(slot)
+        gone = before.keys() - self._readers.keys()
+        self._behind -= gone
+        self._caught_up -= gone
+        self._watch.remove([Partition(table) for table in gone])
+        self._watch.add([Partition(table) for table in self._readers.keys() - before.keys()])
 
     async def stop(self) -> None:
         """Start nothing new, let runs end for a moment, commit what ended, and let go of everything."""
@@ -292,7 +320,14 @@ class Host:
     def _carry_out(self, command: Command) -> None:
         match command:
             case OpenShard():
+                self._shards.openings[command.shard] = command.opening
                 self._spawn(self._open_shard(command))
+            case CloseShard():
+                del self._shards.openings[command.shard]
+                for slot in self._slots.values():
+                    if self._shard(slot) == command.shard:
+                        self._retire(slot)
+                self._spawn(self._shards.release(command.shard))
             case StartRun():
                 slot = self._slots[command.slot]
                 slot.busy = True
@@ -318,13 +353,18 @@ class Host:
     # -- shards ---------------------------------------------------------------------------------------------------
 
     async def _open_shard(self, command: OpenShard) -> None:
-        shard = command.shard
-        self._shards.openings[shard] = command.opening
+        shard, opening = command.shard, command.opening
         index_topics = [deployment.index_topic for deployment in self.deployments.values()]
+        if not self._tenure.may_open():
+            reason = "it is not sure yet whose the shard is"
+            self._post(WriterLost(now_ms=self._now(), shard=shard, opening=opening, reason=reason))
+            return
         try:
-            states = await self._shards.open(shard, list(self.deployments), index_topics)
+            states = await self._shards.open(shard, opening, list(self.deployments), index_topics)
         except (OutcomeUnknownError, FencedError) as error:
-            self._post(WriterLost(now_ms=self._now(), shard=shard, opening=command.opening, reason=str(error)))
+            self._post(WriterLost(now_ms=self._now(), shard=shard, opening=opening, reason=str(error)))
+            return
+        if states is None:
             return
         for name, state in states.items():
             if name in self._slots:
@@ -332,7 +372,7 @@ class Host:
             else:
                 self._unclaimed[name] = state
         records = {name: state.record for name, state in states.items()}
-        self._post(ShardOpened(now_ms=self._now(), shard=shard, opening=command.opening, records=records))
+        self._post(ShardOpened(now_ms=self._now(), shard=shard, opening=opening, records=records))
         for slot in self._slots.values():
             if self._shard(slot) == shard:
                 self._look_again(slot)
@@ -354,8 +394,10 @@ class Host:
             work = self._read_news(topic)
         elif any(topic == deployment.index_topic for deployment in self.deployments.values()):
             work = self._catalog.follow(topic)
-        else:
+        elif any(topic == deployment.triggers_topic for deployment in self.deployments.values()):
             work = self._read_triggers(topic)
+        else:  # it is not listened to any more
+            return
         task = self._refreshing[topic] = self._spawn(work)
         task.add_done_callback(lambda _: self._refreshed(topic))
 
@@ -673,6 +715,9 @@ class Host:
         except OutcomeUnknownError as error:
             self._lose(shard, str(error))
             return
+        except FencedError as error:
+            self._tenure.taken(shard, error)
+            return
         if commit is None:
             return  # the shard is being opened again: nothing of this commit counts any more
         for part in command.parts:
@@ -695,8 +740,9 @@ class Host:
             if self._shard(slot) == shard:
                 for number in list(slot.runs):
                     self._discard(slot, number)
-        lost = WriterLost(now_ms=self._now(), shard=shard, opening=self._shards.openings[shard], reason=reason)
-        self._post(lost)
+        opening = self._shards.openings.get(shard)
+        if opening is not None:  # else it is another host's by now
+            self._post(WriterLost(now_ms=self._now(), shard=shard, opening=opening, reason=reason))
 
     # -- what the control interface asks for ----------------------------------------------------------------------
 

@@ -15,7 +15,11 @@ class RunnerSettings:
     """Bounds of one runner."""
 
     shards: int = 4
-    """Writers of this host; each slot belongs to one for ever, so the number is fixed for a log's life."""
+    """Writers over all hosts of a log; each slot belongs to one for ever, so the number is fixed for a log's life."""
+
+    shards_shared: int = 32
+    """The same, on a log that several hosts share: partitions of the topic `tailrace._slots` when it is made. From then
+    on the topic says it. More runners than shards leave some of them idle; each shard with slots is a producer."""
 
     workers_idle_max: int = 8
     """Most warm workers that wait for their node's next run. Each holds some 10-30 MB of its own; without a warm one
@@ -80,5 +84,6 @@ class RunnerSettings:
     """Pause before a log that is away is asked again."""
 
     def __post_init__(self) -> None:
-        if self.shards < 1:
-            raise SettingError("shards", self.shards, "at least 1")
+        for name in ("shards", "shards_shared"):
+            if getattr(self, name) < 1:
+                raise SettingError(name, getattr(self, name), "at least 1")

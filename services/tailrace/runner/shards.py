@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
@@ -27,7 +28,7 @@ def writer_name(shard: int) -> str:
 
 
 class Shards:
-    """The open shards. At most one commit of a shard is under way."""
+    """The open shards. One thing of a shard is done at a time: opening, one commit, closing."""
 
     def __init__(
         self, log: Log, count: int, staging: StagingArea, runtime: Runtime, call: CallLog, threads: Executor
@@ -41,26 +42,42 @@ class Shards:
         self._threads = threads
         self._writers: dict[int, Writer] = {}
         self._epochs: dict[int, str] = {}
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.openings: dict[int, int] = {}
-        """Number of each shard's last opening, as the engine counts them."""
+        """Number of the last opening of each shard that is ours, as the engine counts them."""
 
-    @property
-    def open_ones(self) -> list[int]:
-        """Shards with a writer."""
-        return list(self._writers)
-
-    async def open(self, shard: int, graphs: Sequence[str], index_topics: Sequence[str]) -> dict[str, SlotState]:
+    async def open(
+        self, shard: int, opening: int, graphs: Sequence[str], index_topics: Sequence[str]
+    ) -> dict[str, SlotState] | None:
         """Open the shard's writer, then read its slots: never the other way round (a late opener would commit over a
-        newer state). Raises OutcomeUnknownError or FencedError when another opener comes between."""
-        old = self._writers.pop(shard, None)
-        if old is not None:
-            await self._call(old.close)
-        writer: Writer
-        states: dict[str, SlotState]
-        writer, states = await self._call(lambda: self._open_and_restore(shard, graphs, index_topics))
-        self._writers[shard] = writer
-        self._epochs[shard] = f"{self._random.getrandbits(40):010x}"
-        return states
+        newer state). None where this opening is not wanted any more.
+
+        Raises OutcomeUnknownError or FencedError when another opener comes between.
+        """
+        async with self._turns[shard]:
+            await self._close(shard)
+            if self.openings.get(shard) != opening:  # it would fence whoever has the shard by now
+                return None
+            writer: Writer
+            states: dict[str, SlotState]
+            writer, states = await self._call(lambda: self._open_and_restore(shard, graphs, index_topics))
+            self._writers[shard] = writer
+            self._epochs[shard] = f"{self._random.getrandbits(40):010x}"
+            if self.openings.get(shard) != opening:
+                await self._close(shard)
+                return None
+            return states
+
+    async def release(self, shard: int) -> None:
+        """Close the shard's writer once its commit has ended, however it ends."""
+        async with self._turns[shard]:
+            if shard not in self.openings:  # else it has come back meanwhile, and the opening closes the old one
+                await self._close(shard)
+
+    async def _close(self, shard: int) -> None:
+        writer = self._writers.pop(shard, None)
+        if writer is not None:
+            await asyncio.get_running_loop().run_in_executor(self._threads, writer.close)
 
     def stage(self, shard: int, run: str, slot: str = "") -> str:
         """Where a run of the shard stages files. No two openings share a folder: what an owner that was fenced still
@@ -95,25 +112,24 @@ class Shards:
 
         Raises as `Writer.commit`, and LakeUnavailableError (retriable): staged files cannot be brought to the lake.
         """
-        writer = self._writers.get(shard)
-        if writer is None:
-            return None
-        staged = []
-        if transaction.folders:
-            staged = await asyncio.to_thread(self._staging.sync, transaction.folders)
-        if staged:
-            self._probe.reached("staged-synced")
-            transaction.add(index_topic, [NewRecord(orjson.dumps(staged), _staged_key(writer.name))])
-        if self._writers.get(shard) is not writer:
-            return None
-        appends, places = transaction.appends, transaction.places
-        loop = asyncio.get_running_loop()
-        commit = await loop.run_in_executor(self._threads, lambda: writer.commit(appends, places))
-        self._probe.reached("committed")
-        if staged:
-            await asyncio.to_thread(self._staging.committed, staged)
-            self._probe.reached("staged-marked")
-        return commit
+        async with self._turns[shard]:
+            writer = self._writers.get(shard)
+            if writer is None:
+                return None
+            staged = []
+            if transaction.folders:
+                staged = await asyncio.to_thread(self._staging.sync, transaction.folders)
+            if staged:
+                self._probe.reached("staged-synced")
+                transaction.add(index_topic, [NewRecord(orjson.dumps(staged), _staged_key(writer.name))])
+            appends, places = transaction.appends, transaction.places
+            loop = asyncio.get_running_loop()
+            commit = await loop.run_in_executor(self._threads, lambda: writer.commit(appends, places))
+            self._probe.reached("committed")
+            if staged:
+                await asyncio.to_thread(self._staging.committed, staged)
+                self._probe.reached("staged-marked")
+            return commit
 
     def close(self) -> None:
         """Let go of the writers."""

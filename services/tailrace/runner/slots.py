@@ -13,9 +13,18 @@ from typing import Any
 import orjson
 
 from tailrace.engine import SlotRecord, shard_of
-from tailrace.log import Log, NewRecord, Offset, Partition, Record, scan
+from tailrace.log import Log, NewRecord, Offset, Partition, Record, TopicSpec, scan
 
-__all__ = ["SlotState", "index_topic", "newest", "restore", "state_topic"]
+__all__ = ["SLOTS_TOPIC", "SlotState", "agree_on_shards", "index_topic", "newest", "restore", "state_topic"]
+
+SLOTS_TOPIC = "tailrace._slots"
+"""Of a log that several hosts share. Its partitions are the shards; keys are slots, values how their last run went."""
+
+
+def agree_on_shards(log: Log, shards: int) -> int:
+    """How many shards a shared log has: what its topic of slots was made with, for its whole life. `shards`, where it is
+    made now."""
+    return log.create_topics([TopicSpec(SLOTS_TOPIC, partitions=shards, compacted=True)])[SLOTS_TOPIC].partitions
 
 
 def state_topic(graph: str) -> str:
