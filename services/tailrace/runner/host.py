@@ -232,6 +232,26 @@ class Host:
         self._watch.add([Partition(deployment.triggers_topic) for deployment in deployments])
         self._watch.add([Partition(deployment.index_topic) for deployment in deployments])
 
+    @property
+    def owned(self) -> frozenset[int]:
+        """The shards that are this host's now."""
+        return self._owned
+
+    @property
+    def nodes(self) -> list[str]:
+        """The deployed nodes' slots in them."""
+        return [name for name, slot in self._slots.items() if self._shard(slot) in self._owned]
+
+    @property
+    def running(self) -> int:
+        """Runs that go on."""
+        return sum(slot.busy for slot in self._slots.values())
+
+    @property
+    def workers(self) -> int:
+        """Workers of nodes that are up."""
+        return sum(slot.warm is not None for slot in self._slots.values())
+
     def own(self, shards: frozenset[int]) -> None:
         """These shards are this host's from now on. Workers of the others go; what stays goes on undisturbed."""
         if shards == self._owned:

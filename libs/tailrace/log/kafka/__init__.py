@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tailrace.log.kafka._log import KafkaLog
+from tailrace.log.kafka._url import KafkaUrl
 
-__all__ = ["KafkaLog"]
+__all__ = ["KafkaLog", "KafkaUrl"]
