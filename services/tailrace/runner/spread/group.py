@@ -6,6 +6,7 @@ to that topic, and serves it with the runner's other pages. No record of any Tab
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class Group:
         pages: Mapping[str, Page],
     ) -> None:
         self._settings = settings
+        self.port = settings.port or _free_port(settings.host)
+        """Where the pages are served."""
         url = KafkaUrl.parse(settings.log_url)
         session_s = settings.session_timeout.total_seconds()
         self._app = app = faust.App(
@@ -91,11 +94,18 @@ class Group:
             stream_wait_empty=False,
             web_bind=settings.host,
             web_host=settings.host,
-            web_port=settings.port,
+            web_port=self.port,
         )
         shards = settings.shards
         topic = app.topic(SLOTS_TOPIC, partitions=shards, key_type=str, value_serializer="json")
-        changelog = app.topic(STATUS_TOPIC, partitions=shards, compacting=True, key_type=str, value_serializer="json")
+        changelog = app.topic(  # Faust's tables write keys as JSON
+            STATUS_TOPIC,
+            partitions=shards,
+            compacting=True,
+            key_type=str,
+            key_serializer="json",
+            value_serializer="json",
+        )
         table = self._table = app.Table("status", partitions=shards, changelog_topic=changelog, key_type=str)
 
         async def keep_statuses(stream: Any) -> None:
@@ -115,12 +125,6 @@ class Group:
             app.page(path, name=path)(_view(page))
 
     @property
-    def port(self) -> int:
-        """Where the pages are served."""
-        runner: Any = self._app.web._runner  # type: ignore[attr-defined]  # Faust does not tell a port that it did not choose
-        return int(runner.addresses[0][1]) if runner.addresses else self._settings.port
-
-    @property
     def failure(self) -> BaseException | None:
         """Why Faust gave up, if it did."""
         return self._app.crash_reason if self._app.crashed else None
@@ -130,7 +134,7 @@ class Group:
         try:
             await self._app.start()
         except OSError as error:
-            raise RunnerPortError(self._settings.host, self._settings.port) from error
+            raise RunnerPortError(self._settings.host, self.port) from error
 
     async def stop(self) -> None:
         """Leave: the others get our shards at once."""
@@ -138,6 +142,12 @@ class Group:
 
     def _status(self) -> tuple[int, str, bytes]:
         return 200, "application/json", orjson.dumps(dict(self._table.items()))
+
+
+def _free_port(host: str) -> int:
+    """One that nobody listens on at this moment: Faust takes no 0."""
+    with socket.create_server((host, 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def _view(page: Page) -> Any:

@@ -1,0 +1,83 @@
+"""Runners share the nodes of one log; when one dies, stops or stands still, the others go on, and each record counts once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kill_harness import wait_for
+from spread_runners import SESSION_S, Feed, Runner, check_copies, write_app
+
+from tailrace.log import open_log
+from tailrace.testing.kafka import LocalKafka
+
+NODES = 6
+SLUG = "spread"
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
+
+
+@contextlib.contextmanager
+def two_runners(folder: Path, log_url: str) -> Iterator[tuple[Runner, Runner]]:
+    app = write_app(folder / "app", SLUG, NODES)
+    runners = (Runner(folder, log_url, app, "one"), Runner(folder, log_url, app, "two"))
+    try:
+        for runner in runners:
+            runner.wait_until_ready()
+        yield runners
+    finally:
+        for runner in runners:
+            runner.end()
+
+
+def test_nodes_move_and_each_record_counts_once(tmp_path: Path, kafka_broker: LocalKafka) -> None:
+    """Two share the shards; one stands still for longer than the session time-out, comes back to find itself fenced, and
+    gets its share again; then the other one is killed; then the last one is stopped cleanly."""
+    log = open_log(kafka_broker.url)
+    with two_runners(tmp_path, kafka_broker.url) as (one, two), contextlib.closing(log):
+        everything = set(range(32))
+
+        def shared() -> bool:
+            return len(one.shards()) == len(two.shards()) == 16 and one.shards() | two.shards() == everything
+
+        wait_for(shared, "the shards are shared")
+        feed = Feed(log, f"{SLUG}.source", 0.05)
+        feed.start()
+        wait_for(
+            lambda: len({s["runner"] for s in (one.page("status") | two.page("status")).values()}) == 2, "both work"
+        )
+
+        os.kill(two.process.pid, signal.SIGSTOP)
+        wait_for(lambda: one.shards() == everything, "the other one has all shards", SESSION_S + 15)
+        before = feed.fed
+        wait_for(lambda: feed.fed > before + 40, "some more rows came in")
+        os.kill(two.process.pid, signal.SIGCONT)
+        wait_for(shared, "the shards are shared again")
+
+        one.end()
+        wait_for(lambda: two.shards() == everything, "the one that is left has all shards", SESSION_S + 15)
+        fed = feed.end()
+        check_copies(log, SLUG, NODES, fed)
+        wait_for(lambda: len(two.page("status")) == NODES, "the table of statuses has followed")
+        assert "tailrace_runner_shards 32" in two.page("metrics")
+        two.process.terminate()
+        assert two.process.wait(20) == 0, two.stderr()
+
+
+def test_it_refuses_what_others_would_not_see(tmp_path: Path) -> None:
+    """A lake or staged files on this machine alone would be lost to the other runners."""
+    command = [sys.executable, "-m", "tailrace.runner", "--log", "kafka://127.0.0.1:1", "--data", str(tmp_path)]
+    for more, what in (
+        ((), "the lake"),
+        (("--lake", str(tmp_path / "lake")), "the lake"),
+        (("--lake", "s3://bucket/lake"), "staged files"),
+    ):
+        done = subprocess.run([*command, *more], capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1
+        assert what in done.stderr and "--shared-folder" in done.stderr
