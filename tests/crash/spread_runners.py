@@ -48,12 +48,12 @@ def write_app(folder: Path, slug: str, nodes: int) -> Path:
 class Runner:
     """One `python -m tailrace.runner`."""
 
-    def __init__(self, folder: Path, log_url: str, app: Path, name: str, *arguments: str) -> None:
+    def __init__(self, folder: Path, log_url: str, name: str, *arguments: str) -> None:
         self.name = name
         self._errors = (folder / f"{name}.stderr").open("ab")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "tailrace.runner", "--log", log_url, "--app", str(app)),
+                *(sys.executable, "-m", "tailrace.runner", "--log", log_url),
                 *("--data", str(folder / name), "--shared-folder", str(folder / "shared")),
                 *("--port", "0", "--session-timeout", str(SESSION_S), *arguments),
             ],
@@ -82,7 +82,7 @@ class Runner:
 
     def shards(self) -> set[int]:
         """Those that it holds, as far as it says."""
-        health = self.page("health")
+        health = self.page("healthz")
         return set(health["shards"]) if health else set()
 
     def end(self) -> None:

@@ -29,6 +29,7 @@ LIBRARIES_WITH_ONE_ROOM = {
     "duckdb": ("sql",),
     "deltalake": ("lake",),
     "obstore": ("lake",),
+    "faust": ("runner/spread",),
     "typer": ("cli",),
     "aiohttp": ("gateway", "api", "cli"),
 }

@@ -44,7 +44,6 @@ def _settings(arguments: Sequence[str]) -> SpreadSettings:
     found = _parser().parse_args(arguments)
     return SpreadSettings(
         log_url=found.log,
-        apps=tuple(found.app),
         lake_url=found.lake,
         shared_dir=found.shared_folder,
         data_dir=found.data,
@@ -67,16 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     log, shared = of("TAILRACE_LOG"), of("TAILRACE_SHARED_FOLDER")
     plain = SpreadSettings(log_url="kafka://localhost")
     parser.add_argument("--log", metavar="URL", default=log, required=log is None, help="kafka://host:port,...")
-    parser.add_argument(
-        "--app", metavar="DIR", type=Path, action="append", default=[], help="an app to run; repeatable"
-    )
     parser.add_argument("--lake", metavar="URL", default=of("TAILRACE_LAKE"), help="s3://bucket/prefix and the like")
     parser.add_argument(
         "--shared-folder",
         metavar="DIR",
         type=Path,
         default=Path(shared) if shared else None,
-        help="a folder that all runners and snapshotters see: staged files, and the lake where --lake is not given",
+        help="a folder that all runners and snapshotters see, where the lake is in no object store",
     )
     parser.add_argument("--data", metavar="DIR", type=Path, default=Path(of("TAILRACE_DATA", str(plain.data_dir))))
     parser.add_argument("--host", default=of("TAILRACE_HOST", plain.host), help="address of /health, /metrics, /status")

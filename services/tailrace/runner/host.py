@@ -239,8 +239,9 @@ class Host:
 
     @property
     def nodes(self) -> list[str]:
-        """The deployed nodes' slots in them."""
-        return [name for name, slot in self._slots.items() if self._shard(slot) in self._owned]
+        """The slots of deployed nodes in them."""
+        slots = [name for deployment in self.deployments.values() for name in deployment.nodes]
+        return [name for name in slots if shard_of(name, self.settings.shards) in self._owned]
 
     @property
     def running(self) -> int:

@@ -8,7 +8,7 @@ import fcntl
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from typing import Any
 import orjson
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from tailrace.errors import FatalError
-from tailrace.graph import load_app
-from tailrace.lake import SnapshotFiles
+from tailrace.control import DeployedApp, follow_deployments, place_files
+from tailrace.errors import FatalError, RejectedError
+from tailrace.lake import SnapshotFiles, StagingArea
 from tailrace.log import FencedError, Log, TopicSpec, open_log
-from tailrace.runner.deployment import copy_files, deploy
+from tailrace.runner.deployment import deploy
 from tailrace.runner.host import Host
 from tailrace.runner.slots import agree_on_shards
 from tailrace.runner.spread.claims import ClaimLimits, Claims
@@ -88,7 +88,7 @@ class SpreadRunner:
 
     async def _start(self, exits: contextlib.AsyncExitStack) -> None:
         settings = self.settings
-        lake, shared, data_dir = settings.lake, settings.shared_folder, settings.data_dir.resolve()
+        lake, staging, data_dir = settings.lake, settings.staging_dir, settings.data_dir.resolve()
         data_dir.mkdir(parents=True, exist_ok=True)
         exits.callback(_lock(data_dir))
         log: Log = await asyncio.to_thread(open_log, settings.log_url, runtime=self._runtime)
@@ -106,7 +106,7 @@ class SpreadRunner:
             ),
             self._assigned,
             self._revoked,
-            {"/health": self._health, "/metrics": self._metrics},
+            {"/healthz": self._health, "/readyz": self._ready_page, "/metrics": self._metrics},
         )
         host = self._host = Host(
             log,
@@ -115,24 +115,39 @@ class SpreadRunner:
             settings=replace(settings.runner, shards=shards, stop_timeout=settings.drain),
             failed=self._failed,
             fetch=SnapshotFiles(lake, data_dir / "lake-cache", self._runtime.clock).fetch,
-            staging=shared / "staging",
+            staging=StagingArea(staging, lake),
             tenure=self,
         )
         statuses = Statuses(log, shards, f"{socket.gethostname()}:{os.getpid()}")
         host.journal.listen(statuses.hear)
         await host.start()
-        apps = []
-        for folder in settings.apps:
-            app = await asyncio.to_thread(load_app, folder)
-            apps.append(deploy(app, await asyncio.to_thread(copy_files, app, data_dir / "apps"), settings.runner))
-        await host.deploy(apps)
         exits.push_async_callback(group.stop)  # after the host: the others get its shards when it has let go of them
         exits.push_async_callback(host.stop)
+        deployed = asyncio.Event()
+        exits.callback(self._work(self._follow(log, deployed)).cancel)
+        await deployed.wait()
         await group.start()
         for work in (statuses.write(), self._look()):
-            task = asyncio.ensure_future(work)
-            task.add_done_callback(self._ended)
-            exits.callback(task.cancel)
+            exits.callback(self._work(work).cancel)
+
+    async def _follow(self, log: Log, deployed: asyncio.Event) -> None:
+        """Run what is deployed; set `deployed` once that is so for the first time."""
+        async with contextlib.aclosing(follow_deployments(log, self._runtime)) as changes:
+            async for apps in changes:
+                try:
+                    await self._deploy(apps)
+                except RejectedError as error:
+                    _log.warning("what was deployed cannot run beside the rest, which goes on: %s", error)
+                deployed.set()
+
+    async def _deploy(self, apps: Mapping[str, DeployedApp]) -> None:
+        deployments = []
+        for each in apps.values():
+            folder = await asyncio.to_thread(
+                place_files, each.app, self.settings.data_dir.resolve() / "apps", self._runtime
+            )
+            deployments.append(deploy(each.app, folder, self.settings.runner, each.version))
+        await self._host.deploy(deployments)
 
     # -- whose the shards are: what the host asks (`Tenure`), and what the group says ------------------------------
 
@@ -162,7 +177,12 @@ class SpreadRunner:
             await asyncio.sleep(_LOOK_S)
         raise GroupLostError(self._group.failure)
 
-    def _ended(self, task: asyncio.Future[None]) -> None:
+    def _work(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed(error)
 
@@ -176,9 +196,13 @@ class SpreadRunner:
     # -- pages ----------------------------------------------------------------------------------------------------
 
     def _health(self) -> tuple[int, str, bytes]:
-        held = sorted(self._host.owned)
-        told = {"ok": self._claims.may_open(self._now_s()), "shards": held, "apps": sorted(self._host.deployments)}
-        return (200 if told["ok"] else 503), "application/json", orjson.dumps(told)
+        held, apps = sorted(self._host.owned), sorted(self._host.deployments)
+        told = {"ok": self._claims.may_open(self._now_s()), "shards": held, "apps": apps}
+        return 200, "application/json", orjson.dumps(told)
+
+    def _ready_page(self) -> tuple[int, str, bytes]:
+        _, content_type, told = self._health()
+        return 200 if self._claims.may_open(self._now_s()) else 503, content_type, told
 
     def _metrics(self) -> tuple[int, str, bytes]:
         registry = CollectorRegistry()

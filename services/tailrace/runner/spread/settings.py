@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -21,8 +20,7 @@ class NotSharedError(RejectedError):
         self.what = what
         super().__init__(
             f"{what} would lie on this machine alone, where other runners of the log do not see it: name an object store"
-            " with --lake s3://bucket/prefix, and a folder that all runners, gateways and snapshotters have mounted"
-            " with --shared-folder"
+            " with --lake s3://bucket/prefix, or a folder that all runners and snapshotters have mounted with --shared-folder"
         )
 
 
@@ -31,7 +29,6 @@ class SpreadSettings:
     """Where a runner on Kafka stands: `python -m tailrace.runner`."""
 
     log_url: str
-    apps: Sequence[Path] = ()
     lake_url: str | None = None
     shared_dir: Path | None = None
     data_dir: Path = Path(".tailrace-runner")
@@ -53,16 +50,12 @@ class SpreadSettings:
     @property
     def lake(self) -> LakeLocation:
         """Where the lake is. Raises `NotSharedError`, `LakeUrlError` (rejected)."""
-        if self.lake_url is None and self.shared_dir is None:
-            raise NotSharedError("the lake")
-        location = LakeLocation.parse(self.lake_url or str(self.shared_folder / "lake"))
+        location = LakeLocation.parse(self.lake_url or str((self.shared_dir or self.data_dir).resolve() / "lake"))
         if location.is_local and self.shared_dir is None:
-            raise NotSharedError(f"the lake {location.url}")
+            raise NotSharedError(f"the lake in {location.url}")
         return location
 
     @property
-    def shared_folder(self) -> Path:
-        """The folder that all see, with the staged files below it. Raises `NotSharedError` (rejected)."""
-        if self.shared_dir is None:
-            raise NotSharedError("the folder of staged files")
-        return self.shared_dir.resolve()
+    def staging_dir(self) -> Path:
+        """Where staged files lie; beside a lake in an object store, those that have not come there yet."""
+        return (self.shared_dir or self.data_dir).resolve() / "staging"
