@@ -108,13 +108,15 @@ class SpreadRunner:
             self._revoked,
             {"/healthz": self._health, "/readyz": self._ready_page, "/metrics": self._metrics},
         )
+        files = SnapshotFiles(lake, data_dir / "lake-cache", self._runtime.clock)
         host = self._host = Host(
             log,
             data_dir=data_dir,
             runtime=self._runtime,
             settings=replace(settings.runner, shards=shards, stop_timeout=settings.drain),
             failed=self._failed,
-            fetch=SnapshotFiles(lake, data_dir / "lake-cache", self._runtime.clock).fetch,
+            fetch=files.fetch,
+            lake_dir=files.root,
             staging=StagingArea(staging, lake),
             tenure=self,
         )
