@@ -191,6 +191,17 @@ def decode_rows(batch: Messages) -> list[Head]:
     return [{"kind": "rows", "rows": rows} for rows in lists]
 
 
+def rows_alone(batch: Messages) -> list[bytes] | None:
+    """The messages one by one, without their heads (`{"rows":[...]}`), if all of them are of kind `rows` as we write them."""
+    lines = []
+    for value in batch.values():
+        at = value.find(_ROWS)
+        if at < 0 or not value.startswith(_ROWS_FIRST):
+            return None
+        lines.append(b"{" + value[at + 1 :])
+    return lines
+
+
 def rows_as_written(value: bytes, rows: Sequence[object]) -> list[bytes] | None:
     """The JSON of each of a message's rows as it came in; None where something comes after them."""
     at = value.find(_ROWS)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from tailrace.errors import RejectedError
 from tailrace.tables.fold import message_fields
 from tailrace.tables.ids import ROWS_PER_MESSAGE_MAX
-from tailrace.tables.messages import DATA_KINDS, Head, Messages, decode_rows, read_arrow, rows_as_written
+from tailrace.tables.messages import (
+    DATA_KINDS,
+    Head,
+    Messages,
+    decode_rows,
+    read_arrow,
+    rows_alone,
+    rows_as_written,
+)
 from tailrace.tables.schema import (
     DATETIME,
     JSON,
@@ -19,6 +27,7 @@ from tailrace.tables.schema import (
     columns_to_arrow,
     conform_arrow,
     json_bytes,
+    lines_to_arrow,
     rows_to_columns,
 )
 from tailrace.tables.streamed import Moments, moment_of
@@ -34,6 +43,8 @@ _PARSED_BYTES = 1 << 20
 _PIECE_ROWS = 4_096
 """What is parsed at once, and the rows that are Python objects at a time: few enough that their memory is used again and
 again, which makes the work several times as fast."""
+_AT_ONCE_BYTES_MIN = 32 << 10
+"""Less is parsed by the message: Arrow's parser takes a while to begin."""
 
 
 class FileSource(Protocol):
@@ -91,7 +102,7 @@ class _Waiting:
     def piece(self, fields: Mapping[str, FieldType]) -> Piece:
         columns = self._posted(fields) if self.posts else self._columns(fields)
         table, misfits = columns_to_arrow(columns, len(self.rows), fields)
-        places = self._places()
+        places = _places(self.offsets, self.counts)
         if not misfits:
             return Piece(table, places, self.step)
         import numpy as np
@@ -135,15 +146,14 @@ class _Waiting:
     def _each(self, values: Iterable[object]) -> list[object]:
         return [value for value, count in zip(values, self.counts, strict=True) for _ in range(count)]
 
-    def _places(self) -> Places:
-        import numpy as np
 
-        first = np.array(self.offsets, np.int64) << 16
-        if len(self.offsets) == len(self.rows):
-            return first
-        counts = np.array(self.counts, np.int64)
-        before = np.cumsum(counts) - counts
-        return np.repeat(first - before, counts) + np.arange(len(self.rows))
+def _places(offsets: Sequence[int], counts: Sequence[int]) -> Places:
+    """The places of the rows of messages, which have so many each."""
+    import numpy as np
+
+    first, each = np.array(offsets, np.int64) << 16, np.array(counts, np.int64)
+    before = np.cumsum(each) - each
+    return np.repeat(first - before, each) + np.arange(int(each.sum()))
 
 
 def pieces_of(
@@ -164,6 +174,14 @@ def pieces_of(
     fields: Mapping[str, FieldType] = {}
     waiting = _Waiting(False, 0)
     for batch in chain.from_iterable(each.parts(_PARSED_BYTES) for each in batches):
+        if len(batch.joined) >= _AT_ONCE_BYTES_MIN:
+            pieces = _at_once(batch, schemas, rows_max)
+            if pieces is not None:
+                if waiting.rows:
+                    yield waiting.piece(schemas[waiting.step - 1][1] if waiting.step else {})
+                    waiting = _Waiting(False, 0)
+                yield from pieces
+                continue
         documents = zip(batch.offsets, batch.ts_ms, decode_rows(batch), batch.values(), strict=True)
         for offset, ts_ms, doc, value in documents:
             kind = doc.get("kind")
@@ -198,6 +216,25 @@ def pieces_of(
                 waiting.request_keys.append(doc.get("request_key"))
     if waiting.rows:
         yield waiting.piece(schemas[waiting.step - 1][1] if waiting.step else {})
+
+
+def _at_once(
+    batch: Messages, schemas: Sequence[tuple[int, Mapping[str, FieldType]]], rows_max: int
+) -> Iterator[Piece] | None:
+    """The rows of a batch as Arrow's parser reads them; None where it is not for that: then nothing was done."""
+    lines = rows_alone(batch)
+    step = sum(first <= batch.offsets[0] for first, _ in schemas)
+    if lines is None or not step or (step < len(schemas) and schemas[step][0] <= batch.offsets[-1]):
+        return None
+    made = lines_to_arrow(lines, schemas[step - 1][1])
+    if made is None or max(made[1]) > ROWS_PER_MESSAGE_MAX:
+        return None
+    table, counts = made
+    places = _places(batch.offsets, counts)
+    return (
+        Piece(table.slice(start, rows_max), places[start : start + rows_max], step)
+        for start in range(0, table.num_rows, rows_max)
+    )
 
 
 def columnar_table(

@@ -22,6 +22,7 @@ from tailrace.tables.schema.columns import columns_to_arrow, rows_to_columns
 from tailrace.tables.schema.errors import DuplicateColumnError, SchemaFileError, ValueCastError
 from tailrace.tables.schema.frames import arrow_to_dataframe, frame_to_arrow, infer_frame
 from tailrace.tables.schema.infer import infer_fields, infer_type, infer_values
+from tailrace.tables.schema.lines import lines_to_arrow
 from tailrace.tables.schema.plain import json_bytes, json_document, json_text, plain
 from tailrace.tables.schema.rows import RowEncoder, compile_decoder, encode_rows
 from tailrace.tables.schema.schema import Field, FieldRoles, Schema, parse_schema, schema_from_mapping
@@ -109,6 +110,7 @@ __all__ = [
     "json_bytes",
     "json_document",
     "json_text",
+    "lines_to_arrow",
     "make_type",
     "null_column",
     "parse_schema",

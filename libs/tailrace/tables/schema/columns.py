@@ -23,7 +23,7 @@ from tailrace.tables.schema.types import ARRAY_INTEGER, FieldType, decimal_digit
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["columns_to_arrow", "rows_to_columns"]
+__all__ = ["columns_to_arrow", "rows_to_columns", "text_to_array"]
 
 Misfits: TypeAlias = dict[int, ValueCastError]
 
@@ -108,6 +108,14 @@ def _to_array(values: list[Any], name: str, field_type: FieldType, misfits: Misf
     return _one_by_one(values, name, field_type, misfits)
 
 
+def text_to_array(texts: Any, field_type: FieldType) -> pa.Array[Any] | None:
+    """Dates, times and decimals that are written as text; None, or an error of Arrow's, where one of them is not as we
+    write it."""
+    if texts.null_count == len(texts):
+        return null_column(len(texts), field_type)  # type: ignore[no-any-return]
+    return _QUICK[field_type.name](texts, field_type)
+
+
 def _one_by_one(values: list[Any], name: str, field_type: FieldType, misfits: Misfits) -> pa.Array[Any]:
     decode = compile_decoder({name: field_type}, for_stream=False)
     made: list[object] = []
@@ -120,7 +128,7 @@ def _one_by_one(values: list[Any], name: str, field_type: FieldType, misfits: Mi
     return values_to_array(made, name, field_type, canonical=True)
 
 
-def _typed(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
+def _typed(values: Sequence[Any], field_type: FieldType) -> pa.Array[Any] | None:
     import pyarrow as pa
 
     return pa.array(values, arrow_type(field_type))
@@ -137,7 +145,7 @@ def _documents(values: list[Any]) -> pa.Array[Any]:
     return texts.cast(pa.string())  # type: ignore[no-any-return]
 
 
-def _moments(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
+def _moments(values: Sequence[Any], field_type: FieldType) -> pa.Array[Any] | None:
     """Dates and datetimes. Arrow knows the year 0, and a zone may lead over the last year."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -149,7 +157,7 @@ def _moments(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
     return made if ends["min"] >= _DAY_MIN * unit and ends["max"] < _DAY_STOP * unit else None
 
 
-def _decimals(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
+def _decimals(values: Sequence[Any], field_type: FieldType) -> pa.Array[Any] | None:
     precision, scale = decimal_digits(field_type)
     whole = (
         f"0*[0-9]{{1,{precision - scale}}}" if precision > scale else "0+"
@@ -158,7 +166,7 @@ def _decimals(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
     return None if texts is None else texts.cast(arrow_type(field_type))
 
 
-def _times(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
+def _times(values: Sequence[Any], field_type: FieldType) -> pa.Array[Any] | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -169,13 +177,13 @@ def _times(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
     return moments.cast(pa.time64("us"))  # type: ignore[no-any-return]
 
 
-def _arrays(values: list[Any], field_type: FieldType) -> pa.Array[Any] | None:
+def _arrays(values: Sequence[Any], field_type: FieldType) -> pa.Array[Any] | None:
     items = set(map(type, chain.from_iterable(each for each in values if each is not None)))
     known = {int, _NONE} if field_type == ARRAY_INTEGER else {int, float, _NONE}
     return _typed(values, field_type) if items <= known else None
 
 
-def _of_shape(values: list[Any], pattern: str) -> Any:
+def _of_shape(values: Sequence[Any], pattern: str) -> Any:
     """The texts as an Arrow array, if all of them match."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -184,7 +192,7 @@ def _of_shape(values: list[Any], pattern: str) -> Any:
     return texts if pc.all(pc.match_substring_regex(texts, pattern)).as_py() else None
 
 
-_QUICK: dict[str, Callable[[list[Any], FieldType], pa.Array[Any] | None]] = {
+_QUICK: dict[str, Callable[[Sequence[Any], FieldType], pa.Array[Any] | None]] = {
     "Date": _moments,
     "DateTime": _moments,
     "Decimal": _decimals,
