@@ -47,7 +47,7 @@ def route_of(options: str) -> WebhookRoute:
 
 def test_without_options_a_webhook_takes_what_comes() -> None:
     route = route_of("")
-    assert route == WebhookRoute(webhook="wh000001", topic="shop.st000001")
+    assert route == WebhookRoute(webhook="wh000001", topic="shop.st000001", partitions=4)
 
 
 def test_each_option_becomes_a_field() -> None:
@@ -86,6 +86,7 @@ def test_each_option_becomes_a_field() -> None:
         flatten=True,
         headers=("x-github-event",),
         partition_key="/repository/id",
+        partitions=4,
         rules=(
             Rule(where={"/action": ("opened", "closed"), "header:X-GitHub-Event": ("issues",)}, topic="shop.st000002"),
             Rule(where={"/zen": (None,)}),

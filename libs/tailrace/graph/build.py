@@ -16,6 +16,7 @@ from tailrace.graph.model import (
     Node,
     NodeKind,
     SchemaFile,
+    Severity,
     Storage,
     Store,
     Subgraph,
@@ -182,11 +183,56 @@ class _Builder:
             network=entry.network,
             retries=entry.retries,
             backoff_s=entry.backoff_s,
+            parallelism=self._parallelism(entry, ports, node, place, stores),
             respond=entry.respond,
             on_error=entry.on_error,
             extra=entry.extra,
             extra_lines=entry.extra_lines,
         )
+
+    def _parallelism(
+        self,
+        entry: FunctionEntry,
+        ports: tuple[TablePort, ...],
+        node: Placed,
+        place: Place,
+        stores: Mapping[str, Store],
+    ) -> int:
+        """The number of the node's slots: one, where it asks for more and cannot have them."""
+        wanted = entry.parallelism
+        if wanted == 1:
+            return 1
+
+        def tell(message: str, hint: str, severity: Severity = "error") -> None:
+            at = (place.graph.path, entry.parallelism_line)
+            self._problems.add(*at, message, node_id=node.path[-1], severity=severity, hint=hint)
+
+        read = {port.store for port in ports if port.mode == "r"} & stores.keys()
+        written = {port.store for port in ports if port.mode == "w"}
+        partitions = max((stores[key].partitions for key in read if key is not None), default=1)
+        code = self._files.get(entry.path or "", b"")
+        if entry.kind != "python":
+            tell(f"parallelism does not apply to a {entry.kind}", "it is for Python nodes that stream")
+        elif partitions == 1:
+            tell(
+                "parallelism shares partitions, and no table that it reads has several",
+                "add `partitions:` to the store",
+            )
+        elif b"stream" not in code:
+            tell("parallelism is for nodes that stream: this one would do everything in each slot", "use as_stream()")
+        elif read & written:
+            names = ", ".join(sorted(stores[key].name for key in read & written if key is not None))
+            tell(
+                f"parallelism: its slots would fire each other by {names}, which it reads and writes",
+                "write another table",
+            )
+        else:
+            if wanted > partitions:
+                tell(f"parallelism {wanted} is more than the {partitions} partitions there are", "", "warning")
+            if b"State(" in code:
+                tell("each of its slots has a State of its own, for the rows of its partitions", "", "warning")
+            return min(wanted, partitions)
+        return 1
 
     def _check_port(self, port: TablePort, node: Placed, place: Place, stores: Mapping[str, Store]) -> None:
         entry = node.entry

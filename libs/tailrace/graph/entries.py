@@ -52,6 +52,8 @@ class FunctionEntry(Entry):
     network: bool = True
     retries: int | None = None
     backoff_s: tuple[float, ...] = ()
+    parallelism: int = 1
+    parallelism_line: int = 1
     respond: bool = False
     on_error: OnError | None = None
     extra_lines: Mapping[str, int] = field(default_factory=dict)

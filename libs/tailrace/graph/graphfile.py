@@ -27,6 +27,8 @@ _KIND_OF_EXTENSION: Mapping[str, EntryKind] = {
     ".yml": "subgraph",
     ".yaml": "subgraph",
 }
+PARTITIONS_MAX = 256
+"""A row's id has eight bits for its partition."""
 _IDENTIFYING = ("node_file", "webhook", "uses")
 _COMPONENT = re.compile(r"([\w-]+)/([\w-]+)@([\w.-]+)", re.ASCII)
 _OF_RUNS = ("retries", "backoff", "on_error")
@@ -194,6 +196,8 @@ class _Reader:
             network=section.flag("network", default=True),
             retries=section.integer("retries", 0, 1000),
             backoff_s=section.durations_s("backoff"),
+            parallelism=section.integer("parallelism", 1, PARTITIONS_MAX) or 1,
+            parallelism_line=section.line_of("parallelism"),
             respond=section.flag("respond"),
             on_error=self._on_error(section),
             extra=section.rest(),
@@ -287,6 +291,15 @@ class _Reader:
             section.error(section.line_of(key), f'table "{table}" is declared twice', hint=hint)
             return None
         self._tables[table] = section.line_of(key)
+        partitions = section.integer("partitions", 1, PARTITIONS_MAX) or 1
+        for other in ("storage", "freshness", "retention") if partitions > 1 else ():
+            if section.has(other):
+                section.error(
+                    section.line_of(other),
+                    f'{other} does not apply to a table with several partitions ("{table}")',
+                    hint="such tables stay in the log, and are not in the lake; remove it, or `partitions`",
+                    severity="error" if other == "storage" else "warning",
+                )
         return StoreEntry(
             id=id_,
             name=_name_of("table", table),
@@ -294,13 +307,28 @@ class _Reader:
             table=table,
             storage=section.text("storage"),
             schema=section.text("schema"),
-            partitions=section.integer("partitions", 1, 256) or 1,  # a row's id has eight bits for its partition
-            partition_key=section.text("partition_key"),
+            partitions=partitions,
+            partition_key=self._partition_key(section),
             freshness_s=section.duration_s("freshness"),
             retention_s=section.duration_s("retention"),
             display=section.plain_map("display"),
             extra=section.rest(),
         )
+
+    def _partition_key(self, section: Section) -> str | None:
+        """A column, or a JSON pointer into the row."""
+        key = section.text("partition_key")
+        if key is None:
+            return None
+        escapes = key.split("~")[1:] if key.startswith("/") else ()
+        if not key.strip("/") or not all(part[:1] in ("0", "1") for part in escapes):
+            message = f'partition_key "{key}" is no column, and no JSON pointer into the row such as /record/customer'
+            section.error(section.line_of("partition_key"), message)
+            return None
+        if (section.integer("partitions", 1, PARTITIONS_MAX) or 1) == 1:
+            message = "partition_key does nothing in a table of one partition"
+            section.error(section.line_of("partition_key"), message, hint="add `partitions:`", severity="warning")
+        return key
 
     def _doc(self, section: Section) -> DocEntry:
         id_ = self._id(section)

@@ -152,6 +152,8 @@ class Node:
     """None: the failure rules without `retries`."""
     backoff_s: tuple[float, ...] = ()
     """Pauses before the tries, the last one repeating; empty: the usual ones."""
+    parallelism: int = 1
+    """Slots that share the partitions of what it streams."""
     respond: bool = False
     """Webhook: hold the request open until some node answers it."""
     on_error: OnError | None = None

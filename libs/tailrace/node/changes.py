@@ -109,6 +109,14 @@ def _register_target(database: Database, name: str, store: RunStore) -> None:
 
 
 def _delete(store: RunStore, ids: list[str]) -> None:
+    lanes: dict[RunStore, list[str]] = {}
+    for text in ids:
+        lanes.setdefault(store.lane(text), []).append(text)
+    for lane, own in lanes.items():
+        _delete_in(lane, own)
+
+
+def _delete_in(store: RunStore, ids: list[str]) -> None:
     _, cut = store.base()
     places = [(text, parse_id(text)) for text in ids]
     own = {(place.offset - cut, place.row) for _, place in places if place.offset >= cut}

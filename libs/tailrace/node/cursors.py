@@ -147,6 +147,16 @@ class Cursor:
         """(offset, row) of the record in hand."""
         raise NotImplementedError
 
+    @property
+    def lane_in_hand(self) -> RunStore:
+        """The partition that the record in hand lies in."""
+        return self.store
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The keys of what it streams, as the host knows them."""
+        return (self.store.ref.key,)
+
     # -- handing out
 
     def take(self) -> dict[str, Any]:
@@ -216,7 +226,7 @@ class Cursor:
     def letter(self) -> tuple[int, int, Any]:
         """(offset, row, record) of the record in hand, read anew because the node may have changed it."""
         offset, row = self.place_in_hand()
-        reader = self.store.stream_reader(lambda: 1, lambda _: False, (offset, row))
+        reader = self.lane_in_hand.stream_reader(lambda: 1, lambda _: False, (offset, row))
         assert reader is not None
         batch = next(iter(reader.stream(offset, row)), None)
         record: dict[str, Any] = dict(batch.rows[0]) if batch and batch.rows else {}
@@ -302,6 +312,18 @@ class LogCursor(Cursor):
         self.in_hand = True
         self._dropped_at = None
         session.hand = self
+        return self._rows.pop()
+
+    def next_place(self) -> tuple[int, int] | None:
+        """(offset, row) of the next row; None where the stream ends. May read."""
+        if self._at >= self._size and not self._load():
+            return None
+        offset, after = self._places[self._at]
+        return offset, after - 1
+
+    def pop(self) -> dict[str, Any]:
+        """The next row, which is there."""
+        self._at += 1
         return self._rows.pop()
 
     def _load(self) -> bool:
@@ -538,6 +560,14 @@ class FieldCursor(Cursor):
         place = parse_id(self._ids[self._at - 1])
         return place.offset, place.row
 
+    @property
+    def lane_in_hand(self) -> RunStore:
+        return self.store.lane(self._ids[self._at - 1])
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        return self.store.streamed_keys
+
 
 def place_after(ids: IdMaker, value: Any, cut: int) -> tuple[int, int]:
     """The place behind the id `value`, by text order: ids of older topics lie before all rows, those of newer ones
@@ -559,7 +589,9 @@ def place_after(ids: IdMaker, value: Any, cut: int) -> tuple[int, int]:
         place = parse_id(value)
     except BadIdError:
         place = parse_id("".join(c if c in _ALPHABET else "z" for c in value[:26]).ljust(26, "0"))
-    return (min(place.offset, cut), place.row + 1 if place.offset < cut else 0)
+    # Of rows with one offset and number the one of the lower partition comes first.
+    row = place.row + (ids.partition <= place.partition)
+    return (min(place.offset, cut), row if place.offset < cut else 0)
 
 
 _ALPHABET = frozenset("0123456789abcdefghjkmnpqrstvwxyz")

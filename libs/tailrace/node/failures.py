@@ -34,7 +34,7 @@ def letter_for(session: Session, cursor: Cursor, error: BaseException) -> DeadLe
     offset, row, record = cursor.letter()
     app_dir = session.order.app_dir
     return DeadLetter(
-        cursor.store.ref.key,
+        cursor.lane_in_hand.ref.key,
         offset,
         row,
         record,

@@ -10,8 +10,8 @@ Host to worker:
 
 Worker to host. Requests are answered by one `reply`, in order; the others are not answered:
 
-    view     {table}: request -> {view: VersionView.to_json() | null, cut, log_start}: the active version as of the run's
-             cut; what lies before `log_start` is not in the log any more
+    view     {table}: request -> {view: VersionView.to_json() | null, cut, log_start, begun_ms}: the active version as of
+             the run's cut; what lies before `log_start` is not in the log any more; `begun_ms` as `TableFold` says it
     view     {table, version}: the same for a version by name
     versions {table}: request -> {versions: [VersionView.to_json()...], active: name | null}
     snapshot {table, version}: request -> {snapshot: Snapshot.to_json() | null, folder, before, log_start}: where the
@@ -77,7 +77,8 @@ class StoreRef:
     """A store of the app as a worker needs to know it."""
 
     key: str
-    """The table's key in the graph: what `table` in frames means."""
+    """The table's key in the graph: what `table` in frames means. A table with several partitions has several such keys,
+    one for each (`tailrace.tables.lane_of`), and so several views, cuts and places; this is the one of partition 0."""
     name: str
     """The store's name in graph.yml."""
     store_id: str
@@ -86,6 +87,16 @@ class StoreRef:
     born_ms: int
     schema: Mapping[str, Any] | None = None
     """The store's declared Common Model schema, as `Schema.to_json()`."""
+    partitions: int = 1
+    partition_key: str | None = None
+    """Column or JSON pointer that says which partition a row goes to; None: they take turns."""
+    streams: Sequence[int] = (0,)
+    """The partitions whose rows this slot's streams hand out."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the table's only partition is this slot's."""
+        return self.partitions == 1 and len(self.streams) == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

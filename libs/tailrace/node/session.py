@@ -177,7 +177,13 @@ class Session:
         with self.lock:
             store = self._stores.get(ref.key)
             if store is None:
-                store = self._stores[ref.key] = RunStore(self, ref)
+                if ref.is_plain:
+                    store = RunStore(self, ref)
+                else:
+                    from tailrace.node.partitioned import PartitionedStore
+
+                    store = PartitionedStore(self, ref)
+                self._stores[ref.key] = store
             return store
 
     def unbound(self) -> None:
@@ -310,7 +316,7 @@ class Session:
         for (table, _), cursor in self.cursors.items():
             cursor.record(places, orders.setdefault(table, {}))
             if cursor.used or cursor.taken:
-                streamed[table] = None
+                streamed.update(dict.fromkeys(cursor.inputs))
             if not orders[table]:
                 del orders[table]
         return Progress(
@@ -335,7 +341,7 @@ class Session:
             self.files_staged = 0
             self._letters = []
             for store in self._stores.values():
-                store.committed(moved=store.ref.key in header["cuts"])
+                store.committed(header["cuts"])
             self.save()
             self._committed_state = dict(self.state)
             for cursor in self.cursors.values():
@@ -343,7 +349,7 @@ class Session:
             self._committed_s = self.clock.monotonic_s()
 
     def _write(self) -> None:
-        for store in self._stores.values():
+        for store in [lane for each in self._stores.values() for lane in each.lanes]:
             messages = store.writer.messages(self.message_head())
             self._rows_out += store.writer.rows_pending
             start = 0
@@ -378,7 +384,7 @@ class Session:
                 else:
                     store.writer.drop_unfinished()
             loop_s = self.loop.inside_s
-            more = sorted({table for (table, _), cursor in self.cursors.items() if cursor.has_more})
+            more = sorted({table for cursor in self.cursors.values() if cursor.has_more for table in cursor.inputs})
             self.link.drain()
             self._write()
             if kind == "ok":

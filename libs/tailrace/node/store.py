@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,12 +72,13 @@ def _snapshot_reader(header: Mapping[str, Any]) -> SnapshotReader | None:
 class RunStore:
     """A store: its reader, its writer, its views."""
 
-    def __init__(self, session: Session, ref: StoreRef) -> None:
+    def __init__(self, session: Session, ref: StoreRef, partition: int = 0) -> None:
         self.session = session
         self.ref = ref
-        self.ids = IdMaker(ref.topic, ref.born_ms)
+        self.ids = IdMaker(ref.topic, ref.born_ms, partition)
         self.declared = Schema.from_json(ref.schema) if ref.schema else None
         self._base: tuple[VersionView | None, int] | None = None
+        self._begun_ms: int | None = None
         self._log_start = 0
         self._pasts: dict[str, _Past] = {}
         self._name_to_come: str | None = None
@@ -93,6 +94,7 @@ class RunStore:
             header, _ = self.session.link.request({"op": "view", "table": self.ref.key})
             view = header.get("view")
             self._base = (VersionView.from_json(view) if view else None, header["cut"])
+            self._begun_ms = header.get("begun_ms")
             self._log_start = max(self._log_start, header.get("log_start", 0))
         return self._base
 
@@ -101,10 +103,29 @@ class RunStore:
         """Whether the host was asked for the active version already."""
         return self._base is not None
 
-    def committed(self, *, moved: bool) -> None:
+    @property
+    def tied_ms(self) -> int | None:
+        """See `TableFold`."""
+        return None
+
+    @property
+    def lanes(self) -> Sequence[RunStore]:
+        """The partitions of the table, each a store of its own."""
+        return (self,)
+
+    @property
+    def streamed_keys(self) -> Sequence[str]:
+        """The keys of the partitions that its streams hand out."""
+        return (self.ref.key,)
+
+    def lane(self, row_id: str) -> RunStore:
+        """The partition that a row lies in."""
+        return self
+
+    def committed(self, moved: Container[str]) -> None:
         """The run so far was committed; if it wrote here, the table is read as of a new cut."""
         self.writer.sent()
-        if moved:
+        if self.ref.key in moved:
             self._base = None
             self._overlay = None
             self._pasts.clear()
@@ -167,6 +188,7 @@ class RunStore:
                     "last_ms": base.begun_ms if base else 0,
                     "last_by_writer": {},
                     "versions": [each.to_json() for each in versions.values()],
+                    "tied_ms": self.tied_ms,
                 }
             )
             fold.advance(zip(offsets, ts_ms, values, strict=True), cut + len(pieces))
@@ -192,9 +214,12 @@ class RunStore:
         with self.session.lock:
             cursor = self.session.cursors.get(key)
             if cursor is None:
-                cursor = LogCursor(self, id_name) if in_log_order else FieldCursor(self, str(field))
+                cursor = self._log_cursor(id_name) if in_log_order else FieldCursor(self, str(field))
                 self.session.cursors[key] = cursor
             return cursor
+
+    def _log_cursor(self, id_name: str) -> Cursor:
+        return LogCursor(self, id_name)
 
     def default_order(self) -> str | None:
         """The field that a stream goes by when it is told nothing; None: log order.

@@ -157,4 +157,4 @@ class Stream:
 def make_letter(cursor: Cursor, error: str, traceback: str) -> DeadLetter:
     """The dead letter for the record that `cursor` has in hand."""
     offset, row, record = cursor.letter()
-    return DeadLetter(cursor.store.ref.key, offset, row, record, error, traceback)
+    return DeadLetter(cursor.lane_in_hand.ref.key, offset, row, record, error, traceback)

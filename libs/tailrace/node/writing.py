@@ -491,23 +491,26 @@ class TableWriter:
         self._encoder = None
         self.edition += 1
 
-    def begin(self, fields: Mapping[str, FieldType] | None = None) -> int:
+    def begin(self, fields: Mapping[str, FieldType] | None = None, begun_ms: int | None = None) -> int:
         """Begin a version now, of `fields` where they are known; returns when it began (milliseconds), which its name
-        tells."""
+        tells. `begun_ms`: let that be when it began."""
         self._encode()
-        return self._begin(fields)
+        return self._begin(fields, begun_ms)
 
     def append_columns(self, table: Any, fields: Mapping[str, FieldType]) -> None:
         """Add an Arrow table of these fields."""
         if table.num_rows:
             self._add_columnar(dict(fields), lambda size: batches(table, size), table.num_rows, ())
 
-    def _begin(self, fields: Mapping[str, FieldType] | None = None) -> int:
-        now_ms = self._now_ms()
+    def next_begun_ms(self) -> int:
+        """When a version begins that begins now: after those before it."""
         base = self._store.base()[0]
-        begun_ms = max(
-            [now_ms, *([base.begun_ms + 1] if base else []), *(self._begun_ms_of(p) + 1 for p in self._pieces)]
-        )
+        before = [*([base.begun_ms] if base else []), *map(self._begun_ms_of, self._pieces)]
+        return max([self._now_ms(), *(begun_ms + 1 for begun_ms in before)])
+
+    def _begin(self, fields: Mapping[str, FieldType] | None = None, begun_ms: int | None = None) -> int:
+        now_ms = self._now_ms()
+        begun_ms = self.next_begun_ms() if begun_ms is None else begun_ms
         self.resetting = False
         if self._unfinished is None:
             self._unfinished = len(self._pieces)
@@ -539,12 +542,14 @@ class TableWriter:
         """Whether the version that the run found is no longer the active one for it."""
         return self.resetting or any(piece.kind in ("version", "reset", "activate") for piece in self._pieces)
 
-    def finish_version(self) -> None:
-        """The version begun last is whole: it goes with the next commit, and becomes the active one."""
+    def finish_version(self, begun_ms: int | None = None) -> None:
+        """The version begun last is whole: it goes with the next commit, and becomes the active one. `begun_ms`: when the
+        one begins that comes after a reset."""
         self._encode()
         if self.resetting:
             self.resetting = False
-            self._push(Piece("reset", ts_ms=self._now_ms()))
+            extra: dict[str, object] = {} if begun_ms is None else {"begun_ms": begun_ms}
+            self._push(Piece("reset", 0, extra, ts_ms=self._now_ms()))
         self._unfinished = None
 
     def drop_unfinished(self) -> None:

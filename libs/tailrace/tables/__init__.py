@@ -15,7 +15,19 @@ from tailrace.tables.fold import (
     version_name,
 )
 from tailrace.tables.ids import ROWS_PER_MESSAGE_MAX, BadIdError, IdMaker, RowPlace, parse_id, place_number, places_of
+from tailrace.tables.lanes import (
+    RowKey,
+    alike,
+    joined_view,
+    lane_of,
+    lanes_of,
+    partition_of_key,
+    shown_begun_ms,
+    split_lane,
+    topic_of,
+)
 from tailrace.tables.live import Live
+from tailrace.tables.merging import MergedReader
 from tailrace.tables.messages import (
     Head,
     Messages,
@@ -49,8 +61,10 @@ __all__ = [
     "Head",
     "IdMaker",
     "Live",
+    "MergedReader",
     "MessageSource",
     "Messages",
+    "RowKey",
     "RowPlace",
     "Settings",
     "Snapshot",
@@ -65,6 +79,7 @@ __all__ = [
     "VersionReader",
     "VersionView",
     "WebhookRow",
+    "alike",
     "answer_message",
     "answers_topic",
     "arrow_message",
@@ -72,13 +87,20 @@ __all__ = [
     "dead_letters_topic",
     "decode_messages",
     "file_message",
+    "joined_view",
+    "lane_of",
+    "lanes_of",
     "message",
     "parse_id",
+    "partition_of_key",
     "place_number",
     "places_of",
     "read_answer",
     "rows_message",
+    "shown_begun_ms",
     "split_head",
+    "split_lane",
+    "topic_of",
     "version_name",
     "webhook_message",
 ]

@@ -288,10 +288,22 @@ class Version:
 
 
 class TableFold:
-    """The fold of one table's topic (one partition) up to `position`."""
+    """The fold of one table's topic (one partition) up to `position`.
 
-    def __init__(self, table: str) -> None:
+    Args:
+        tied_ms: the topic's birth where the topic has several partitions, None where it has one. Markers then stand in
+            every partition, but other writers' records may lie around them in another order: so versions are told by
+            when their marker says that they begun, and a marker that is older than the active version comes too late.
+    """
+
+    def __init__(self, table: str, tied_ms: int | None = None) -> None:
         self.table = table
+        self._tied_ms = tied_ms
+        """When the version begins that an append begins by itself: at the last `reset`, else at the topic's birth."""
+        self._tied_by = ""
+        """The run whose marker said so: of two in one millisecond the greater name counts."""
+        self._late: tuple[str, str] | None = None
+        """The run whose marker came too late, and the version that its rows are of."""
         self.position = 0
         """The next offset to fold."""
         self.versions: dict[str, Version] = {}
@@ -320,6 +332,11 @@ class TableFold:
         assert cut is None or cut >= self.position
         return self.active.view(self.position if cut is None else cut) if self.active else None
 
+    @property
+    def begun_ms(self) -> int | None:
+        """When the active version began, or the one will have that an append begins; None where its time will say."""
+        return self.active.begun_ms if self.active else self._tied_ms
+
     def view_of(self, name: str) -> VersionView | None:
         """A version by name, active or not."""
         version = self.versions.get(name)
@@ -331,14 +348,20 @@ class TableFold:
             self.last_by_writer[str(head.get("node", ""))] = offset
         if kind in DATA_KINDS:
             version = self.active or self._begin(offset, message_ms(head, ts_ms), head.get("settings"))
+            if self._late is not None and head.get("run") == self._late[0]:
+                version = self._late_version(offset)
             version.widen(offset, head if kind != "webhook" else _POSTED if "request_key" not in head else _REQUESTED)
             if "key" in head and _are_names(head["key"]):
                 version.set_key(offset, tuple(head["key"]))
             rows = head.get("n")
             version.appended += rows if type(rows) is int and rows > 0 else 0
         elif kind == "version":
-            self._end(offset)
             begun_ms = message_ms({"ts": head.get("begun_ms")}, message_ms(head, ts_ms))
+            if self._comes_late(begun_ms, head):
+                self._begin_late(offset, begun_ms, head)
+                return
+            self._end(offset)
+            self._tie(begun_ms, head)
             self._begin(offset, begun_ms, head.get("settings")).widen(offset, head)
         elif kind == "activate":
             named = self.versions.get(str(head.get("name")))
@@ -347,7 +370,10 @@ class TableFold:
                 named.segments.append((offset, None))
                 self.active = named
         elif kind == "reset":
-            self._end(offset)
+            begun_ms = message_ms({"ts": head.get("begun_ms")}, message_ms(head, ts_ms))
+            if not self._comes_late(begun_ms, head):
+                self._end(offset)
+                self._tie(begun_ms, head)
         elif kind == "truncate" and self.active:
             self.active.segments = [(offset, None)]
             self.active.keys = [(offset, self.active.settings.unique_on)]
@@ -357,13 +383,47 @@ class TableFold:
             self.active.deletes.append(offset)
 
     def _begin(self, offset: int, ts_ms: int, given: object) -> Version:
-        self._last_ms = begun_ms = max(ts_ms, self._last_ms + 1)  # two in a millisecond still have names that grow
+        begun_ms = max(ts_ms, self._last_ms + 1)  # two in a millisecond still have names that grow
+        if self._tied_ms is not None:
+            begun_ms = self._tied_ms
+        self._last_ms = begun_ms
         settings = Settings.from_message(given)
         key = (offset, settings.unique_on)
         version = Version(version_name(self.table, begun_ms), begun_ms, [(offset, None)], [], settings, [key])
         self.versions[version.name] = self.active = version
         if len(self.versions) > VERSIONS_MAX:
             del self.versions[next(iter(self.versions))]
+        return version
+
+    def _tie(self, begun_ms: int, head: Head) -> None:
+        if self._tied_ms is not None:
+            self._tied_ms, self._tied_by = begun_ms, str(head.get("run", ""))
+
+    def _comes_late(self, begun_ms: int, head: Head) -> bool:
+        if self._tied_ms is None or self.active is None:
+            return False
+        return (begun_ms, str(head.get("run", ""))) < (self.active.begun_ms, self._tied_by)
+
+    def _begin_late(self, offset: int, begun_ms: int, head: Head) -> None:
+        """A version that was superseded before it came: it gets the rows of its run, and is never active by itself."""
+        name = version_name(self.table, begun_ms)
+        self._late = str(head.get("run")), name
+        if name not in self.versions:
+            settings = Settings.from_message(head.get("settings"))
+            key = offset, settings.unique_on
+            self.versions[name] = Version(name, begun_ms, [(offset, offset + 1)], [], settings, [key])
+            self.versions[name].widen(offset, head)
+
+    def _late_version(self, offset: int) -> Version:
+        assert self._late is not None
+        name = self._late[1]
+        version = self.versions.get(name)
+        if version is None or version is self.active:  # the one that counts has its name: these rows are nobody's
+            version = Version(name, 0, [], [], NO_SETTINGS, [(offset, ())])
+        version.segments.append((offset, offset + 1))
+        if self.active:  # around it
+            start, _ = self.active.segments.pop()
+            self.active.segments += [*([(start, offset)] if start < offset else []), (offset + 1, None)]
         return version
 
     def _end(self, offset: int) -> None:
@@ -383,12 +443,19 @@ class TableFold:
             "last_ms": self._last_ms,
             "last_by_writer": self.last_by_writer,
             "versions": versions,
+            **(
+                {}
+                if self._tied_ms is None
+                else {"tied_ms": self._tied_ms, "tied_by": self._tied_by, "late": self._late}
+            ),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TableFold:
         """The inverse of `to_json`."""
-        fold = cls(data["table"])
+        fold = cls(data["table"], data.get("tied_ms"))
+        fold._tied_by = data.get("tied_by", "")
+        fold._late = tuple(data["late"]) if data.get("late") else None
         fold.position = data["position"]
         fold._last_ms = data["last_ms"]
         fold.last_by_writer = dict(data["last_by_writer"])

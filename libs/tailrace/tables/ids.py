@@ -75,6 +75,7 @@ class IdMaker:
 
     def __init__(self, topic: str, born_ms: int, partition: int = 0) -> None:
         assert 0 <= born_ms < 1 << 50 and 0 <= partition < 1 << 8
+        self.partition = partition
         self._birth = _base32(born_ms, 10)
         self._key = (partition, topic_hash(topic))
         self._first = _tails(*self._key, 1)[0]

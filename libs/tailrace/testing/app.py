@@ -29,6 +29,7 @@ from tailrace.node.worker import run_order
 from tailrace.node.writing import forget_known_fields
 from tailrace.runtime import Clock, SystemClock
 from tailrace.tables import (
+    PATTERNS_ID,
     IdMaker,
     Messages,
     Snapshot,
@@ -37,6 +38,7 @@ from tailrace.tables import (
     TableFold,
     VersionReader,
     VersionView,
+    lane_of,
     webhook_message,
 )
 from tailrace.tables.schema import Schema, arrow_to_records, schema_from_mapping
@@ -49,16 +51,18 @@ _SCAN_RECORDS_MAX = 500
 class MemoryTable:
     """A table's topic as a list of messages. Offsets have a gap after each transaction, as on Kafka."""
 
-    def __init__(self, ref: StoreRef, staging: Path) -> None:
+    def __init__(self, ref: StoreRef, staging: Path, number: int = 0) -> None:
+        """`number`: the partition of the table that this is."""
         self.ref = ref
+        self.key = lane_of(ref.key, number)
         self.records: list[tuple[int, int, bytes]] = []
         self.end = 0
-        self.fold = TableFold(ref.name)
+        self.fold = TableFold(ref.name, ref.born_ms if ref.partitions > 1 else None)
         self.log_start = 0
         """What lies before it was trimmed."""
         self.snapshots: dict[str, tuple[Snapshot, Path]] = {}
         """By version: what a reader finds in the lake, and in which folder."""
-        self.ids = IdMaker(ref.topic, ref.born_ms)
+        self.ids = IdMaker(ref.topic, ref.born_ms, number)
         self._staging = staging
 
     def commit(self, values: Sequence[bytes], ts_ms: int) -> None:
@@ -193,7 +197,9 @@ class MemoryHost:
         if "version" in frame:
             view = self.app.by_key(key).fold.view_of(frame["version"])
         json = view.to_json() if view else None
-        return {"view": json, "cut": self._pins[key], "log_start": self.app.by_key(key).log_start}, b""
+        table = self.app.by_key(key)
+        about = {"cut": self._pins[key], "log_start": table.log_start, "begun_ms": table.fold.begun_ms}
+        return {"view": json, **about}, b""
 
     def _snapshot(self, frame: dict[str, Any], _: bytes) -> tuple[dict[str, Any], bytes]:
         table = self.app.by_key(frame["table"])
@@ -302,6 +308,8 @@ class TestApp:
         self._own_staging = staging is None
         self.staging = Path(staging) if staging is not None else Path(tempfile.mkdtemp(prefix="tailrace-test-"))
         self._tables: dict[str, MemoryTable] = {}
+        self.lanes: dict[str, list[MemoryTable]] = {}
+        """By name, the partitions of each table."""
         self._nodes: dict[str, _NodeMemory] = {}
         for name in stores:
             self.table(name)
@@ -319,8 +327,15 @@ class TestApp:
 
     # -- tables
 
-    def table(self, name: str, schema: Schema | Mapping[str, str] | None = None) -> MemoryTable:
-        """The table behind the store `name`, made where it is not there."""
+    def table(
+        self,
+        name: str,
+        schema: Schema | Mapping[str, str] | None = None,
+        *,
+        partitions: int = 1,
+        partition_key: str | None = None,
+    ) -> MemoryTable:
+        """The table behind the store `name` (of several partitions the first), made where it is not there."""
         if name not in self._tables:
             if schema is not None and not isinstance(schema, Schema):
                 schema = schema_from_mapping(schema, name)
@@ -331,13 +346,18 @@ class TestApp:
                 topic=f"test.{name}",
                 born_ms=1_690_000_000_000 + len(self._tables),
                 schema=schema.to_json() if schema is not None else None,
+                partitions=partitions,
+                partition_key=partition_key,
+                streams=list(range(partitions)),
             )
             self._tables[name] = MemoryTable(ref, self.staging)
+            others = [MemoryTable(ref, self.staging, number) for number in range(1, partitions)]
+            self.lanes[name] = [self._tables[name], *others]
         return self._tables[name]
 
     def by_key(self, key: str) -> MemoryTable:
         """A table by its key in orders and frames."""
-        return next(table for table in self._tables.values() if table.ref.key == key)
+        return next(lane for lanes in self.lanes.values() for lane in lanes if lane.key == key)
 
     def append(self, name: str, records: Any) -> None:
         """Put records into a table, as a node would."""
@@ -355,7 +375,10 @@ class TestApp:
 
     def read(self, name: str) -> list[dict[str, Any]]:
         """All rows of a table, without ids."""
-        return self.table(name).read()
+        if self.table(name).ref.partitions == 1:
+            return self.table(name).read()
+        with self.inside(node=""):
+            return [{key: row[key] for key in row if key != PATTERNS_ID} for row in Table(name).read()]
 
     def memory(self, node: str) -> _NodeMemory:
         """What a node remembers from run to run."""

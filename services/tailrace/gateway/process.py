@@ -129,11 +129,9 @@ async def _of_deployments(log: Log, runtime: Runtime) -> Routes:
 
 
 async def _make_topics(log: Log, routes: Mapping[str, WebhookRoute]) -> None:
-    wanted = {
-        topic: TopicSpec(topic, route.partitions)
-        for route in routes.values()
-        for topic in (route.topic, *(rule.topic for rule in route.rules if rule.topic is not None))
-    }
+    others = {rule.topic for route in routes.values() for rule in route.rules if rule.topic is not None}
+    wanted = {topic: TopicSpec(topic) for topic in others}
+    wanted |= {route.topic: TopicSpec(route.topic, route.partitions) for route in routes.values()}
     while True:
         try:
             await asyncio.to_thread(log.create_topics, list(wanted.values()))

@@ -97,8 +97,9 @@ def webhook_route(app: App, node: Node) -> tuple[WebhookRoute | None, tuple[Grap
     if store is None:
         return None, ()
     problems: list[GraphError] = []
-    # Topics of Tables have one partition so far, whatever the store asks for: all is in order there.
-    route = WebhookRoute(webhook=node.key, topic=topic_name(app.slug, store), respond=node.respond)
+    route = WebhookRoute(
+        webhook=node.key, topic=topic_name(app.slug, store), respond=node.respond, partitions=store.partitions
+    )
     route = _discord(route, node)
     for key in OPTIONS:
         value = node.extra.get(key)
@@ -109,12 +110,29 @@ def webhook_route(app: App, node: Node) -> tuple[WebhookRoute | None, tuple[Grap
         except _Wrong as wrong:
             line = node.extra_lines.get(key, node.line)
             problems.append(GraphError(node.id, wrong.reason, node.file, line, hint=wrong.hint))
+    if store.partition_key is not None and store.partitions > 1:
+        own = _within_posts(store.partition_key, route.flatten)
+        if own is None or route.partition_key not in (None, own):
+            reason = f'store "{store.name}" has the partition_key {store.partition_key}, which is not this of the posts'
+            hint = "let it begin with /record/, or name a column of flattened posts; the webhook needs none then"
+            problems.append(
+                GraphError(node.id, reason, node.file, node.extra_lines.get("partition_key", node.line), hint=hint)
+            )
+        route = replace(route, partition_key=own)
     for key, reason, hint in _together(route) if not problems else ():
         line = node.extra_lines.get(key, node.line)
         problems.append(GraphError(node.id, reason, node.file, line, hint=hint))
     if problems:
         route = replace(route, broken=problems[0].message)
     return route, tuple(problems)
+
+
+def _within_posts(key: str, flatten: bool) -> str | None:
+    """A store's partition key as a pointer into what is posted; None where it points to something else."""
+    pointer = key if key.startswith("/") else "/" + key.replace("~", "~0").replace("/", "~1")
+    if flatten:
+        return pointer
+    return pointer.removeprefix("/record") if pointer.startswith("/record/") else None
 
 
 def _discord(route: WebhookRoute, node: Node) -> WebhookRoute:

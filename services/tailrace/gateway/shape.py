@@ -15,7 +15,7 @@ from tailrace.gateway.bodies import Posted
 from tailrace.gateway.pointers import find
 from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import Rule, WebhookRoute
-from tailrace.tables import rows_message, webhook_message
+from tailrace.tables import partition_of_key, rows_message, webhook_message
 from tailrace.tables.schema import fields_to_json, infer_fields, parse_type
 
 __all__ = ["Shaped", "message_of", "shape"]
@@ -53,11 +53,8 @@ def shape(route: WebhookRoute, headers: Mapping[str, str], posted: Posted) -> Sh
             raw = [value for value, target in zip(_split(posted.values), targets, strict=True) if target is not None]
             rows = [row for row, target in zip(posted.rows, targets, strict=True) if target is not None]
             posted = Posted(b",".join(raw), rows)
-    if route.partition_key is not None and route.partitions > 1 and topic == route.topic:
-        places = {_partition(find(row, route.partition_key), route.partitions) for row in posted.rows}
-        if len(places) > 1:
-            raise _apart("partitions")
-        partition = places.pop()
+    if route.partitions > 1 and topic == route.topic:
+        partition = _partition(route, posted)
     if route.flatten and not all(isinstance(row, dict) for row in posted.rows):
         raise RefusedError(422, "shape", "this webhook makes columns of the keys of objects: post objects")
     return Shaped(topic, partition, posted)
@@ -123,13 +120,15 @@ def _equal(value: Any, want: Any) -> bool:
     return isinstance(value, bool) == isinstance(want, bool) and bool(value == want)
 
 
-def _partition(found: list[Any], partitions: int) -> int:
-    """By the value's digest, the same in every process and for ever; what has none goes to the first."""
-    if not found or found[0] is None:
-        return 0
-    text = found[0] if isinstance(found[0], str) else orjson.dumps(found[0], option=orjson.OPT_SORT_KEYS).decode()
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % partitions
+def _partition(route: WebhookRoute, posted: Posted) -> int:
+    """Where the key of the rows says, see `partition_of_key`; without one, by the digest of what was posted."""
+    if route.partition_key is None:
+        return int.from_bytes(hashlib.blake2b(posted.values, digest_size=8).digest(), "big") % route.partitions
+    found = [find(row, route.partition_key) for row in posted.rows]
+    places = {partition_of_key(values[0] if values else None, route.partitions) for values in found}
+    if len(places) > 1:
+        raise _apart("partitions")
+    return places.pop()
 
 
 def _split(values: bytes) -> list[bytes]:

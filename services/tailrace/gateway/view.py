@@ -97,37 +97,42 @@ class GatewayView:
         route = self._gateway.routes.get(webhook)
         if route is None:
             raise UnknownWebhookError(webhook)
-        partition = Partition(route.topic)
-        found, position = await asyncio.to_thread(self._newest, partition, min(last, _LAST_MAX))
-        for post in found:
+        positions: dict[Partition, Offset] = {}
+        newest: list[tuple[int, bytes]] = []
+        for partition in [Partition(route.topic, number) for number in range(route.partitions)]:
+            found, positions[partition] = await asyncio.to_thread(self._newest, partition, min(last, _LAST_MAX))
+            newest += found
+        if len(positions) > 1:  # each is in order
+            newest = sorted(newest, key=lambda each: each[0])[-last:] if last else []
+        for _, post in newest:
             yield post
         if not follow:
             return
-        watch = self._log.watch([partition])
+        watch = self._log.watch(list(positions))
         try:
             while True:
-                await watch.wait()
-                found, position = await asyncio.to_thread(self._since, partition, position)
-                for post in found:
-                    yield post
+                for partition in await watch.wait():
+                    found, positions[partition] = await asyncio.to_thread(self._since, partition, positions[partition])
+                    for _, post in found:
+                        yield post
         finally:
             watch.close()
 
-    def _newest(self, partition: Partition, last: int) -> tuple[list[bytes], Offset]:
+    def _newest(self, partition: Partition, last: int) -> tuple[list[tuple[int, bytes]], Offset]:
         stop = end = self._log.ends([partition])[partition]
         begin = self._log.starts([partition])[partition]
-        found: list[bytes] = []
+        found: list[tuple[int, bytes]] = []
         while stop > begin and len(found) < last:
             start = Offset(max(begin, stop - _CHUNK_OFFSETS))
             records = (record for batch in scan(self._log, partition, start, stop) for record in batch.records)
-            found = [*(post for record in records if (post := _post(record)) is not None), *found]
+            found = [*((record.ts_ms, post) for record in records if (post := _post(record)) is not None), *found]
             stop = start
         return found[-last:] if last else [], end
 
-    def _since(self, partition: Partition, start: Offset) -> tuple[list[bytes], Offset]:
-        found: list[bytes] = []
+    def _since(self, partition: Partition, start: Offset) -> tuple[list[tuple[int, bytes]], Offset]:
+        found: list[tuple[int, bytes]] = []
         for batch in scan(self._log, partition, start, self._log.ends([partition])[partition]):
-            found += (post for record in batch.records if (post := _post(record)) is not None)
+            found += ((record.ts_ms, post) for record in batch.records if (post := _post(record)) is not None)
             start = batch.next
         return found, start
 

@@ -21,9 +21,19 @@ from tailrace.runner.moments import first_after
 from tailrace.runner.past import Held, PastGoneError, hold
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.tails import CallLog, Pin, TableTail
-from tailrace.tables import IdMaker, Snapshot, TableFold, VersionView
+from tailrace.tables import (
+    IdMaker,
+    Snapshot,
+    TableFold,
+    VersionView,
+    joined_view,
+    lanes_of,
+    shown_begun_ms,
+    split_lane,
+    topic_of,
+)
 
-__all__ = ["Catalog", "FetchSnapshot", "UnknownTableError"]
+__all__ = ["Catalog", "FetchSnapshot", "PartitionCountError", "UnknownTableError"]
 
 FetchSnapshot: TypeAlias = Callable[[Snapshot], Path]
 """Gives the local folder that holds a snapshot's files: in a lake on this machine its own folder, else a copy of those
@@ -38,8 +48,21 @@ class UnknownTableError(RejectedError):
         super().__init__(f"there is no table {name!r}; there are: {', '.join(sorted(known)) or 'none'}")
 
 
+class PartitionCountError(RejectedError):
+    """graph.yml asks for another number of partitions than a table was made with."""
+
+    def __init__(self, table: str, topic: str, partitions: int, wanted: int) -> None:
+        self.table, self.topic, self.partitions, self.wanted = table, topic, partitions, wanted
+        super().__init__(
+            f"table {table!r} ({topic}) has {partitions} partition{'s' if partitions > 1 else ''}, and graph.yml asks for "
+            f"{wanted}: the number is fixed, since it says where the rows of each key lie. Write `partitions: {partitions}` "
+            "again; or give the store a new `id`, which makes a new empty table, and copy the rows with a node"
+        )
+
+
 class Catalog:
-    """Topics and tails by topic; a tail is made when it is first asked for.
+    """Topics and tails by lane (a Table with several partitions has several of them); a tail is made when it is first
+    asked for.
 
     Args:
         deployments: the host's own, which it replaces at each deploy.
@@ -68,16 +91,17 @@ class Catalog:
         self._indexes: dict[str, AppIndex] = {}
         self._following = asyncio.Lock()
 
-    def __getitem__(self, topic: str) -> TableTail:
-        """The table's tail; its topic is known already."""
-        tail = self._tails.get(topic)
+    def __getitem__(self, lane: str) -> TableTail:
+        """The tail of a table's lane; its topic is known already."""
+        tail = self._tails.get(lane)
         if tail is None:
-            saved_fold = partial(self._saved_fold, topic)
-            tail = self._tails[topic] = TableTail(
-                self._log, self._infos[topic], self._name(topic), self._settings, self._call, saved_fold
+            topic, number = split_lane(lane)
+            saved_fold = partial(self._saved_fold, lane)
+            tail = self._tails[lane] = TableTail(
+                self._log, self._infos[topic], self._name(topic), self._settings, self._call, saved_fold, number
             )
-            index = self._index_of(topic)
-            fold = index.fold(topic, self.born_ms(topic)) if index is not None else None
+            index = self._index_of(lane)
+            fold = index.fold(lane, self.born_ms(lane)) if index is not None else None
             if fold is not None:
                 tail.fold = fold
         return tail
@@ -87,9 +111,13 @@ class Catalog:
         """Those that were asked for."""
         return self._tails
 
-    def born_ms(self, topic: str) -> int:
-        """When the topic was born."""
-        return self._infos[topic].born_ms
+    def born_ms(self, lane: str) -> int:
+        """When its topic was born."""
+        return self._infos[topic_of(lane)].born_ms
+
+    def lanes(self, topic: str) -> list[str]:
+        """The lanes of a table; its topic is known already."""
+        return lanes_of(topic, self._infos[topic].partitions)
 
     def _name(self, topic: str) -> str:
         for deployment in self._deployments().values():
@@ -103,6 +131,13 @@ class Catalog:
     async def create(self, specs: Sequence[TopicSpec]) -> None:
         """Make the topics that are missing."""
         self._infos.update(await self._call(lambda: self._log.create_topics(specs)))
+
+    def check_partitions(self, deployment: Deployment) -> None:
+        """Raises `PartitionCountError` (rejected) where an app asks for other numbers of partitions than there are."""
+        for topic, table in deployment.tables.items():
+            there = self._infos[topic].partitions
+            if there != table.store.partitions:
+                raise PartitionCountError(table.store.name, topic, there, table.store.partitions)
 
     async def ensure(self, topic: str) -> None:
         """Make the topic if it is missing."""
@@ -122,21 +157,35 @@ class Catalog:
         """A table as it is now."""
         if not await self.know(topic):
             raise UnknownTableError(topic, list(self._infos))
-        tail = self[topic]
-        await tail.advance()
-        return await tail.pin()
+        pins = []
+        for lane in self.lanes(topic):
+            await self[lane].advance()
+            pins.append(await self[lane].pin())
+        if len(pins) == 1:
+            return pins[0]
+        begun_ms = shown_begun_ms(pin.begun_ms for pin in pins)
+        view = next((view for view in await self.versions(topic) if view.begun_ms == begun_ms), None)
+        return Pin(-1, view)
 
     async def versions(self, topic: str) -> list[VersionView]:
-        """The table's versions, oldest first."""
-        pin = await self.look(topic)
-        return await self[topic].views(pin.cut)
+        """The table's versions, oldest first; over all its lanes."""
+        if len(self.lanes(topic)) == 1:
+            pin = await self.look(topic)
+            return await self[topic].views(pin.cut)
+        by_name: dict[str, list[VersionView]] = {}
+        for lane in self.lanes(topic):
+            await self[lane].advance()
+            for view in await self[lane].views(1 << 62):
+                by_name.setdefault(view.name, []).append(view)
+        whole = [joined_view(views) for views in by_name.values()]
+        return sorted([view for view in whole if view is not None], key=lambda view: view.begun_ms)
 
     # -- indexes: caches of folds, each as of a position, and the newest snapshots ---------------------------------
 
     def _index_of(self, topic: str) -> AppIndex | None:
         """The index of the app that the table is of, its dead letters too."""
         for deployment in self._deployments().values():
-            if topic in deployment.tables or topic.removesuffix("-dead") in deployment.tables:
+            if topic_of(topic) in deployment.tables or topic.removesuffix("-dead") in deployment.tables:
                 return self._indexes.get(deployment.index_topic)
         return None
 
@@ -164,7 +213,7 @@ class Catalog:
     async def _saved_fold(self, topic: str) -> TableFold | None:
         """The fold of the table that came furthest, as the index says now."""
         for deployment in self._deployments().values():
-            if topic in deployment.tables or topic.removesuffix("-dead") in deployment.tables:
+            if topic_of(topic) in deployment.tables or topic.removesuffix("-dead") in deployment.tables:
                 await self.follow(deployment.index_topic)
         index = self._index_of(topic)
         return index.fold(topic, self.born_ms(topic)) if index is not None else None
@@ -172,7 +221,7 @@ class Catalog:
     async def save_index(self, topic: str, *, every_offsets: int = 1) -> None:
         """Write the table's fold down, if it is further by `every_offsets` than what is written."""
         tail, index = self._tails[topic], self._index_of(topic)
-        deployment = next((d for d in self._deployments().values() if topic in d.tables), None)
+        deployment = next((d for d in self._deployments().values() if topic_of(topic) in d.tables), None)
         if index is None or deployment is None:
             return
         if tail.fold.position - index.fold_position(topic, self.born_ms(topic)) < every_offsets:
@@ -215,7 +264,8 @@ class Catalog:
         known = self.snapshots(topic, view) if known is None else known
         if view is None:
             return Held(None, None, start)
-        ids = IdMaker(topic, self.born_ms(topic))
+        name, number = split_lane(topic)
+        ids = IdMaker(name, self.born_ms(topic), number)
         deletes = next((each.deletes for each in await tail.views(1 << 62) if each.name == view.name), ())
         try:
             return hold(tail.table, view, cut, start, known, deletes, ids)
@@ -244,10 +294,10 @@ class Catalog:
                 oldest = truncated.segments[0][0] + 1
                 raise PastGoneError(tail.table, cut, oldest, await self._moment(topic, oldest))
             active = await self._call(lambda: self._fold_again(tail, cut))
-        return Pin(cut, active)
+        return Pin(cut, active, active.begun_ms if active is not None else None)
 
     def _fold_again(self, tail: TableTail, cut: int) -> VersionView | None:
-        fold = TableFold(tail.table)
+        fold = tail.new_fold()
         for batch in scan(self._log, tail.partition, Offset(0), Offset(cut)):
             fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
         return fold.view(cut)
@@ -255,7 +305,7 @@ class Catalog:
     async def position_at(self, topic: str, at_ms: int) -> int | None:
         """The offset before which lies what the log had taken at a moment, that moment included; None where what the
         log says of that time was trimmed."""
-        partition = Partition(topic)
+        partition = Partition(*split_lane(topic))
         if at_ms < self.born_ms(topic):
             return 0
         start = (await self._call(lambda: self._log.starts([partition])))[partition]
@@ -265,7 +315,7 @@ class Catalog:
 
     async def _moment(self, topic: str, offset: int) -> str:
         """When the log took the record before an offset, in words; nothing where it is not there any more."""
-        partition = Partition(topic)
+        partition = Partition(*split_lane(topic))
         try:
             batch: Batch = await self._call(
                 lambda: self._log.read(partition, Offset(max(offset - 1, 0)), stop=Offset(offset + 100), records_max=1)

@@ -19,6 +19,7 @@ from tailrace.tables import (
     VersionReader,
     dead_letters_message,
     parse_id,
+    split_lane,
 )
 
 if TYPE_CHECKING:
@@ -34,6 +35,10 @@ class InHand(NamedTuple):
     place: tuple[int, int]
     next_place: tuple[int, int]
     record: Any
+
+    def before(self, other: InHand) -> bool:
+        """Whether its id is less; `other` is of the same table."""
+        return (self.place, split_lane(self.table)[1]) < (other.place, split_lane(other.table)[1])
 
 
 def dead_letter_record(letter: DeadLetter, node: str, run: str, now_ms: int) -> NewRecord:
@@ -59,7 +64,7 @@ async def record_in_hand(
     if view is None:
         return None
     tail = tails[table]
-    ids = IdMaker(tail.info.name, tail.info.born_ms)
+    ids = IdMaker(tail.info.name, tail.info.born_ms, tail.partition.number)
     at = max(place[0], min(start for start, _ in view.segments))
     start = await tail.start()
     if at < start:

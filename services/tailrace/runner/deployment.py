@@ -12,23 +12,32 @@ from pathlib import Path
 from typing import Any
 
 from tailrace.engine import Cron, Manual, NodeSpec, Reactive, Trigger
+from tailrace.errors import RejectedError
 from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, node_version, topic_name
 from tailrace.log import TopicSpec
 from tailrace.node.protocol import StoreRef
 from tailrace.runner.settings import RunnerSettings
-from tailrace.runner.slots import index_topic, state_topic
-from tailrace.tables import dead_letters_topic
+from tailrace.runner.slots import SlotState, index_topic, state_topic
+from tailrace.tables import dead_letters_topic, lane_of, lanes_of, topic_of
 from tailrace.tables.schema import SchemaFileError, parse_schema
 
-__all__ = ["DeployedNode", "DeployedTable", "Deployment", "deploy", "slot_name"]
+__all__ = [
+    "DeployedNode",
+    "DeployedTable",
+    "Deployment",
+    "ParallelismError",
+    "check_slots",
+    "deploy",
+    "slot_name",
+]
 
 SECRET_PREFIX = "TAILRACE_SECRET_"  # noqa: S105 - the name of variables, not a secret
 CONNECTION_PREFIX = "TAILRACE_CONNECTION_"
 
 
-def slot_name(graph: str, node_key: str) -> str:
-    """The slot of a node: unique over all apps, the same over redeploys."""
-    return f"{graph}/{node_key}"
+def slot_name(graph: str, node_key: str, number: int = 0) -> str:
+    """A slot of a node: unique over all apps, the same over redeploys."""
+    return f"{graph}/{node_key}~{number}" if number else f"{graph}/{node_key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +54,24 @@ class DeployedTable:
         """Topic of the table's dead letters."""
         return dead_letters_topic(self.topic)
 
+    @property
+    def lanes(self) -> list[str]:
+        """The keys of its partitions."""
+        return lanes_of(self.topic, self.store.partitions)
+
+    def streamed_by(self, number: int, slots: int) -> list[int]:
+        """The partitions that are streamed by slot `number` of a node's `slots`."""
+        return [partition for partition in range(self.store.partitions) if partition % slots == number]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployedNode:
-    """A node that runs."""
+    """A node that runs, in one of its slots."""
 
     slot: str
+    number: int = 0
+    """Which of its slots: it streams the partitions p of its tables with p % slots == number."""
+    slots: int = 1
     graph: str
     node: Node
     spec: NodeSpec
@@ -103,7 +124,11 @@ class Deployment:
             TopicSpec(self.triggers_topic),
             TopicSpec(self.journal_topic),
         ]
-        return [*own, *(TopicSpec(topic) for topic in self.tables)]
+        return [*own, *(TopicSpec(topic, table.store.partitions) for topic, table in self.tables.items())]
+
+    def slots_of(self, node_key: str) -> list[str]:
+        """The slots of a node, the first one first; none where it does not run."""
+        return [slot for slot, node in self.nodes.items() if node.node.key == node_key]
 
 
 def deploy(app: App, app_dir: Path, settings: RunnerSettings, version: int = 0) -> Deployment:
@@ -117,9 +142,10 @@ def deploy(app: App, app_dir: Path, settings: RunnerSettings, version: int = 0) 
         if store.storage is None
     }
     nodes = [
-        _node(app, node, by_key, schemas, app_dir, settings)
+        _node(app, node, by_key, schemas, app_dir, settings, number)
         for node in app.nodes
         if node.kind in ("python", "sql") and node.node_file in app.files
+        for number in range(node.parallelism)
     ]
     webhooks: dict[str, tuple[Node, DeployedTable]] = {}
     for node in app.webhooks:
@@ -154,16 +180,26 @@ def _node(
     schemas: Mapping[str, Any],
     app_dir: Path,
     settings: RunnerSettings,
+    number: int,
 ) -> DeployedNode:
-    reads = frozenset(tables[key].topic for key in node.reads if key in tables)
-    writes = frozenset(tables[key].topic for key in node.writes if key in tables)
+    reads = frozenset(
+        lane for key in node.reads if key in tables for lane in _concerns(tables[key], number, node.parallelism)
+    )
+    writes = frozenset(lane for key in node.writes if key in tables for lane in tables[key].lanes)
     trigger: Trigger = Reactive()
     if node.is_manual:
         trigger = Manual()
     elif node.cron:
         trigger = Cron(node.cron)
-    slot = slot_name(app.slug, node.key)
-    others = {tables[key].topic for each in app.nodes if each is not node for key in each.writes if key in tables}
+    slot = slot_name(app.slug, node.key, number)
+    others = {
+        lane
+        for each in app.nodes
+        if each is not node
+        for key in each.writes
+        if key in tables
+        for lane in tables[key].lanes
+    }
     limit_s = node.timeout_s if node.timeout_s is not None else settings.time_limit.total_seconds()
     spec = NodeSpec(
         key=slot,
@@ -193,6 +229,8 @@ def _node(
         reachable.setdefault(topic, by_topic[topic])
     return DeployedNode(
         slot=slot,
+        number=number,
+        slots=node.parallelism,
         graph=app.slug,
         node=node,
         spec=spec,
@@ -204,9 +242,41 @@ def _node(
     )
 
 
-def store_ref(table: DeployedTable, born_ms: int) -> StoreRef:
-    """The table as a worker needs to know it."""
+class ParallelismError(RejectedError):
+    """graph.yml gives a node another number of slots than it has streamed with."""
+
+    def __init__(self, node: str, slots: int, wanted: int) -> None:
+        self.node, self.slots, self.wanted = node, slots, wanted
+        super().__init__(
+            f"node {node!r} has streamed with parallelism {slots}, and graph.yml asks for {wanted}: each of its slots has State "
+            f"and places of its own, which cannot be dealt out anew. Write `parallelism: {slots}` again; or give the node a "
+            "new `id`: it then streams its tables from the beginning"
+        )
+
+
+def check_slots(deployment: Deployment, states: Mapping[str, SlotState]) -> None:
+    """Raises `ParallelismError` (rejected) where a node would lose places of its slots, given the States of all slots."""
+    for slot, state in states.items():
+        node = deployment.nodes.get(slot.partition("~")[0])
+        if node is not None and node.slots != state.slots:
+            partitioned = {table.topic for table in node.stores if table.store.partitions > 1}
+            if any(topic_of(lane) in partitioned for lane in state.places):
+                raise ParallelismError(node.node.key, state.slots, node.slots)
+
+
+def _concerns(table: DeployedTable, number: int, slots: int) -> list[str]:
+    """The lanes whose news concern a slot: those that it streams, and a table of one partition, which may be read whole."""
+    if table.store.partitions == 1:
+        return table.lanes
+    return [lane_of(table.topic, partition) for partition in table.streamed_by(number, slots)]
+
+
+def store_ref(table: DeployedTable, born_ms: int, number: int = 0, slots: int = 1) -> StoreRef:
+    """The table as a worker needs to know it that runs slot `number` of a node's `slots`."""
     return StoreRef(
+        partitions=table.store.partitions,
+        partition_key=table.store.partition_key,
+        streams=table.streamed_by(number, slots),
         key=table.topic,
         name=table.store.name,
         store_id=table.store.id,

@@ -60,7 +60,7 @@ from tailrace.engine import (
 )
 from tailrace.errors import RejectedError, RetriableError, TailraceError
 from tailrace.lake import StagingArea
-from tailrace.log import FencedError, Log, NewRecord, Offset, OffsetRange, OutcomeUnknownError, Partition, scan
+from tailrace.log import Append, FencedError, Log, NewRecord, Offset, OffsetRange, OutcomeUnknownError, Partition, scan
 from tailrace.node import _process
 from tailrace.node.protocol import Outcome, RunOrder
 from tailrace.runner.answers import AnswerSender
@@ -70,9 +70,9 @@ from tailrace.runner.deadletters import record_in_hand
 from tailrace.runner.deployment import (
     DeployedNode,
     Deployment,
+    check_slots,
     dead_letters_ref,
     resolve_parameters,
-    slot_name,
     store_ref,
 )
 from tailrace.runner.journal import Journal, LogLine, RunEntry
@@ -84,19 +84,21 @@ from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.shards import Shards
 from tailrace.runner.slot import Slot, Warm, after
-from tailrace.runner.slots import SlotState, index_topic
+from tailrace.runner.slots import SlotState, index_topic, restore
 from tailrace.runner.tails import Pin
 from tailrace.runner.tenure import Alone, Tenure
 from tailrace.runner.transaction import build
 from tailrace.runner.workers import Worker, WorkerPool, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
-from tailrace.tables import Answer, StagedFiles, VersionView
+from tailrace.tables import Answer, StagedFiles, VersionView, lane_of, split_lane, topic_of
 
 __all__ = ["Host", "UnknownNodeError"]
 
 SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep Python's lock from the event loop. With Python's own 5 ms each step of a run waits that long
 while a thread folds a table, and there are a dozen steps in a run."""
+
+_URGENCY = ("stopped", "failed", "paused", "retrying", "opening", "running", "due", "idle")
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -203,6 +205,9 @@ class Host:
         specs = [spec for deployment in deployments for spec in deployment.topics()]
         await self._catalog.create(specs)
         for deployment in deployments:
+            self._catalog.check_partitions(deployment)
+            if any(table.store.partitions > 1 for table in deployment.tables.values()):
+                check_slots(deployment, await self._call(partial(restore, self.log, [deployment.graph], 0, 1)))
             if deployment.graph not in self.deployments:
                 await self.journal.load(deployment.graph, deployment.journal_topic)
         new = {deployment.graph for deployment in deployments} - self.deployments.keys()
@@ -272,8 +277,8 @@ class Host:
         gone = before.keys() - self._readers.keys()
         self._behind -= gone
         self._caught_up -= gone
-        self._watch.remove([Partition(table) for table in gone])
-        self._watch.add([Partition(table) for table in self._readers.keys() - before.keys()])
+        self._watch.remove([Partition(*split_lane(table)) for table in gone])
+        self._watch.add([Partition(*split_lane(table)) for table in self._readers.keys() - before.keys()])
 
     async def stop(self) -> None:
         """Start nothing new, let runs end for a moment, commit what ended, and let go of everything."""
@@ -403,10 +408,10 @@ class Host:
     async def _listen(self) -> None:
         while True:
             for partition in await self._watch.wait():
-                self._refresh(partition.topic)
+                self._refresh(lane_of(*partition))
 
     def _refresh(self, topic: str) -> None:
-        """Look at what is new in a topic; at once, or once more when it is being looked at already."""
+        """Look at what is new in a topic, or a lane of one; at once, or once more when it is being looked at already."""
         if topic in self._refreshing:
             self._again.add(topic)
             return
@@ -594,7 +599,9 @@ class Host:
             file=node.node.node_file or "",
             inputs=node.inputs,
             outputs=node.outputs,
-            stores=[store_ref(table, self._catalog.born_ms(table.topic)) for table in node.stores],
+            stores=[
+                store_ref(table, self._catalog.born_ms(table.topic), node.number, node.slots) for table in node.stores
+            ],
             schemas=node.schemas,
             parameters=resolve_parameters(node.node.parameter_values, os.environ),
             again=bool(node.spec.retries) or node.spec.stops,
@@ -615,10 +622,13 @@ class Host:
         places = slot.head.places
         for table in sorted(run.streamed):
             place = places.get(table, (0, 0))
-            with contextlib.suppress(RejectedError):  # one that nobody can read is not told from none
-                run.in_hand = await record_in_hand(self._catalog, table, run.pins[table], place, self._files())
-            if run.in_hand is not None:
+            if run.in_hand is not None and topic_of(table) != topic_of(run.in_hand.table):
                 break
+            with contextlib.suppress(RejectedError):  # one that nobody can read is not told from none
+                found = await record_in_hand(self._catalog, table, run.pins[table], place, self._files())
+                # Of the partitions of a table the one with the least id comes first.
+                if found is not None and (run.in_hand is None or found.before(run.in_hand)):
+                    run.in_hand = found
         return outcome_of_death(run, places, run.in_hand, reason, duration_ms)
 
     def _files(self) -> StagedFiles:
@@ -770,20 +780,21 @@ class Host:
     async def trigger(self, graph: str, node_key: str, execution_type: str = "manual") -> str:
         """Ask for a run of a node; durable when this returns. Returns the request's id."""
         deployment = self.deployments[graph]
-        slot = slot_name(graph, node_key)
-        if slot not in deployment.nodes:
+        slots = deployment.slots_of(node_key)
+        if not slots:
             raise UnknownNodeError(node_key, [node.node.key for node in deployment.nodes.values()])
-        value = orjson.dumps({"slot": slot, "at_ms": self._now(), "type": execution_type})
+        values = [{"slot": slot, "at_ms": self._now(), "type": execution_type} for slot in slots]
+        requests = [NewRecord(orjson.dumps(value)) for value in values]
         partition = Partition(deployment.triggers_topic)
-        written: OffsetRange = await self._call(lambda: self.log.append(partition, [NewRecord(value)]))
+        written: OffsetRange = await self._call(lambda: self.log.append(partition, requests))
         return f"{graph}-trigger-{written.start}"
 
     async def standings(self, graph: str) -> dict[str, tuple[Standing, int]]:
         """How each node of an app that runs stands, by its key, and how far it is behind: at least as many records as
         it has not seen, 0 where there are none."""
-        found = {}
+        found: dict[str, tuple[Standing, int]] = {}
         behind = {slot: self._engine.behind(slot) for slot in self.deployments[graph].nodes}
-        tables = {Partition(table) for each in behind.values() for table in each}
+        tables = {Partition(*split_lane(table)) for each in behind.values() for table in each}
         ends = await self._call(lambda: self.log.ends(list(tables))) if tables else {}
         for name, node in self.deployments[graph].nodes.items():
             slot = self._slots[name]
@@ -793,13 +804,33 @@ class Host:
                 at = slot.head.places.get(table, (0, 0))[0]
                 if table not in record.streamed:
                     at = record.seen.get(table, {}).get(0, 0)
-                lag += max(0, ends[Partition(table)] - at)
-            found[node.node.key] = self._engine.standing(name, self._now()), lag
+                lag += max(0, ends[Partition(*split_lane(table))] - at)
+            standing = self._engine.standing(name, self._now())
+            if node.number:  # of a node's slots the one that is in most trouble tells
+                other, others_lag = found[node.node.key]
+                standing, lag = min(standing, other, key=lambda each: _URGENCY.index(each.kind)), lag + others_lag
+            found[node.node.key] = standing, lag
         return found
 
     async def look(self, topic: str) -> Pin:
         """A table as it is now. Raises `UnknownTableError` (rejected)."""
         return await self._catalog.look(topic)
+
+    async def mark(self, topic: str, marker: NewRecord) -> None:
+        """Write a marker of a table, in all its partitions at once."""
+        lanes = [Partition(*split_lane(lane)) for lane in self._catalog.lanes(topic)]
+        if len(lanes) == 1:
+            await self._call(lambda: self.log.append(lanes[0], [marker]))
+            return
+
+        def commit() -> None:
+            writer = self.log.open_writer(f"mark/{topic}")
+            try:
+                writer.commit([Append(lane, [marker]) for lane in lanes])
+            finally:
+                writer.close()
+
+        await self._call(commit)
 
     async def versions(self, topic: str) -> list[VersionView]:
         """The table's versions, oldest first. Raises `UnknownTableError` (rejected)."""
@@ -811,7 +842,7 @@ class Host:
         cuts: dict[str, int] = {}
         unknown = []
         for topic in [
-            t for table in self.deployments[graph].tables.values() for t in (table.topic, table.dead_letters)
+            t for table in self.deployments[graph].tables.values() for t in (*table.lanes, table.dead_letters)
         ]:
             if await self._catalog.know(topic):
                 position = await self._catalog.position_at(topic, at_ms)
@@ -870,7 +901,7 @@ class Host:
         """
         entry = await self.journal.find(graph, run)
         nodes = self.deployments[graph].nodes
-        node = nodes.get(slot_name(graph, entry.node))
+        node = nodes.get(run.rpartition("#")[0])
         if node is None:
             raise UnknownNodeError(entry.node, [each.node.key for each in nodes.values()])
         cuts = await self.cuts_at(graph, entry.started_ms)
@@ -878,7 +909,7 @@ class Host:
         replay = Replay(
             entry,
             self._order(node, run=entry.run),
-            {**dict.fromkeys((table.topic for table in node.stores), 0), **cuts, **entry.read},
+            {**dict.fromkeys((lane for table in node.stores for lane in table.lanes), 0), **cuts, **entry.read},
             wishes,
             version=node.spec.version,
             log=self.log,

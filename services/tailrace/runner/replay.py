@@ -30,7 +30,7 @@ from tailrace.runner.scratch import Overlay, Scratch
 from tailrace.runner.tails import CallLog, Pin
 from tailrace.runner.workers import Worker
 from tailrace.runtime import Clock
-from tailrace.tables import Answer, Snapshot, VersionView, split_head
+from tailrace.tables import Answer, Snapshot, VersionView, split_head, split_lane
 
 __all__ = ["REPLAYS_FOLDER", "Replay", "ReplayWishes", "StateNotKeptError", "WrittenGoneError"]
 
@@ -204,7 +204,7 @@ class Replay:
 
     async def _as_written(self, table: str, start: int, stop: int) -> Overlay:
         """The table as of the first message of the run, and all messages of the run."""
-        partition = Partition(table)
+        partition = Partition(*split_lane(table))
 
         def read() -> list[Record]:
             found: list[Record] = []

@@ -18,7 +18,7 @@ from tailrace.runner.deadletters import InHand
 from tailrace.runner.journal import RunEntry
 from tailrace.runner.past import Held, PastGoneError
 from tailrace.runner.tails import Pin, sendable
-from tailrace.tables import Answer, Snapshot, VersionView
+from tailrace.tables import Answer, Snapshot, VersionView, split_lane, topic_of
 
 __all__ = [
     "RUN_BYTES_MAX",
@@ -125,7 +125,7 @@ class Run:
     def mark_written(self, commit: Commit) -> None:
         """What it had closed is in the log, with this commit."""
         for topic in {write.topic for piece in self.pieces for write in piece.writes}:
-            start, stop = commit.written[Partition(topic)]
+            start, stop = commit.written[Partition(*split_lane(topic))]
             self.wrote[topic] = (self.wrote.get(topic, (start, stop))[0], stop)
 
     def close_piece(self, progress: Progress) -> None:
@@ -229,7 +229,7 @@ class Desk:
                 view = await self._view(header, pin)
                 start = await self._tail(header["table"]).start()
                 json = view.to_json() if view else None
-                return {"op": "reply", "view": json, "cut": pin.cut, "log_start": start}, b""
+                return {"op": "reply", "view": json, "cut": pin.cut, "log_start": start, "begun_ms": pin.begun_ms}, b""
             case "snapshot":
                 return await self._snapshot(header), b""
             case "past" if self._look_back is not None:
@@ -258,7 +258,7 @@ class Desk:
         return self._tails[table]
 
     def _ensure_reachable(self, table: str) -> None:
-        if table not in self._allowed:
+        if table not in self._allowed and topic_of(table) not in self._allowed:
             raise ProtocolError(f"table {table!r} is not one of this node's")
 
     async def _pin(self, table: str) -> Pin:

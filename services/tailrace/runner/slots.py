@@ -46,15 +46,19 @@ class SlotState:
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """Table key -> (offset, row) where its stream in log order goes on."""
     orders: Mapping[str, Any] = field(default_factory=dict)
+    slots: int = 1
+    """How many slots its node had."""
 
     def to_record(self, slot: str) -> NewRecord:
         """This state for the State topic."""
-        value = {
+        value: dict[str, Any] = {
             "record": self.record.to_json(),
             "state": self.state,
             "places": {table: list(place) for table, place in self.places.items()},
             "orders": self.orders,
         }
+        if self.slots > 1:
+            value["slots"] = self.slots
         return NewRecord(orjson.dumps(value), slot.encode())
 
     @classmethod
@@ -66,6 +70,7 @@ class SlotState:
             state=data["state"],
             places={table: (offset, row) for table, (offset, row) in data["places"].items()},
             orders=data["orders"],
+            slots=data.get("slots", 1),
         )
 
 

@@ -1,4 +1,4 @@
-"""The newest part of each Table as the host knows it: its fold, and its last records in memory."""
+"""The newest part of each Table (each lane of it: `tailrace.tables.lanes`) as the host knows it: its fold, and its last records in memory."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ class Pin(NamedTuple):
     cut: int
     view: VersionView | None
     """The active version."""
+    begun_ms: int | None = None
+    """See `TableFold`."""
 
 
 @dataclass(slots=True)
@@ -60,11 +62,13 @@ class TableTail:
         settings: RunnerSettings,
         call: CallLog,
         saved_fold: SavedFold | None = None,
+        number: int = 0,
     ) -> None:
+        """`number`: the partition that this is the tail of."""
         self.info = info
         self.table = table
-        self.partition = Partition(info.name, 0)
-        self.fold = TableFold(table)
+        self.partition = Partition(info.name, number)
+        self.fold = self.new_fold()
         self._log = log
         self._settings = settings
         self._call = call
@@ -78,6 +82,10 @@ class TableTail:
         self._pieces_bytes = 0
         self._aside: deque[_Piece] = deque(maxlen=_ASIDE_MAX)
         """What streams that are further behind have read of late."""
+
+    def new_fold(self) -> TableFold:
+        """A fold of the table from its start."""
+        return TableFold(self.table, self.info.born_ms if self.info.partitions > 1 else None)
 
     async def advance(self, *, until: int | None = None, settled: bool = False) -> bool:
         """Fold what is new, up to the log's end, or until the fold is at or past `until`; True when at the end.
@@ -145,7 +153,7 @@ class TableTail:
 
     def _pinned(self) -> Pin:
         if self._pin is None or self._pin.cut != self.fold.position:
-            self._pin = Pin(self.fold.position, self.fold.view())
+            self._pin = Pin(self.fold.position, self.fold.view(), self.fold.begun_ms)
         return self._pin
 
     async def saved(self) -> dict[str, object]:

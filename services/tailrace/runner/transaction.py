@@ -13,6 +13,7 @@ from tailrace.runner.deployment import DeployedNode
 from tailrace.runner.runs import Run
 from tailrace.runner.slot import Slot, after
 from tailrace.runner.slots import SlotState, state_topic
+from tailrace.tables import split_lane, topic_of
 
 __all__ = ["Transaction", "build"]
 
@@ -32,8 +33,8 @@ class Transaction:
     """Topics that must exist first."""
 
     def add(self, topic: str, records: Iterable[NewRecord]) -> None:
-        """Records for a topic, after those that are there."""
-        self.records.setdefault(Partition(topic), []).extend(records)
+        """Records for a topic, or a lane of it, after those that are there."""
+        self.records.setdefault(Partition(*split_lane(topic)), []).extend(records)
 
     @property
     def appends(self) -> list[Append]:
@@ -61,7 +62,7 @@ def build(parts: Sequence[CommitPart], slots: Mapping[str, Slot], now_ms: int) -
             letter = DeadLetter(found.table, *found.place, found.record, reason, "")
             _add_letters(transaction, slot, run, [letter], now_ms)
             state = replace(state, places={**state.places, found.table: found.next_place})
-        transaction.states[part.slot] = replace(state, record=part.record)
+        transaction.states[part.slot] = replace(state, record=part.record, slots=slot.deployed.slots)
     for name, state in transaction.states.items():
         slot = slots[name]
         transaction.add(state_topic(slot.deployed.graph), [state.to_record(name)])
@@ -74,7 +75,7 @@ def build(parts: Sequence[CommitPart], slots: Mapping[str, Slot], now_ms: int) -
 def _add_letters(transaction: Transaction, slot: Slot, run: Run, letters: Sequence[DeadLetter], now_ms: int) -> None:
     topics = {table.topic: table.dead_letters for table in slot.deployed.stores}
     for letter in letters:
-        topic = topics.get(letter.table)
+        topic = topics.get(topic_of(letter.table))
         if topic is not None:
             transaction.dead_letter_topics.add(topic)
             transaction.add(topic, [dead_letter_record(letter, slot.name, run.order.run, now_ms)])
@@ -87,7 +88,7 @@ def group_places(node: DeployedNode, state: SlotState) -> dict[Partition, Place]
         place = state.places.get(table)
         seen = state.record.seen.get(table, {}).get(0)
         if table in state.record.streamed and place is not None:
-            places[Partition(table)] = Place(Offset(place[0]), str(place[1]) if place[1] else "")
+            places[Partition(*split_lane(table))] = Place(Offset(place[0]), str(place[1]) if place[1] else "")
         elif seen is not None:
-            places[Partition(table)] = Place(Offset(seen))
+            places[Partition(*split_lane(table))] = Place(Offset(seen))
     return places

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from tailrace.errors import RejectedError
-from tailrace.log import NewRecord, Partition
+from tailrace.log import NewRecord
 from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.deployment import DeployedTable, Deployment
 from tailrace.runner.host import Host, UnknownNodeError
@@ -170,7 +169,7 @@ class HostView:
         if version not in names:
             raise NoSuchVersionError(table, version, names)
         activated = NewRecord(message({"kind": "activate", "name": version}))
-        await asyncio.to_thread(self._host.log.append, Partition(topic), [activated])
+        await self._host.mark(topic, activated)
         return {"table": table, "version": version}
 
     async def read(

@@ -14,12 +14,15 @@ GROUP = "tailrace.snapshotter"
 
 
 def table_topics(log: Log, graphs: Iterable[str]) -> dict[str, TopicInfo]:
-    """The topics of the apps' Tables, dead letters too: what is internal begins with a `_` after the app's name."""
+    """The topics of the apps' Tables, dead letters too: what is internal begins with a `_` after the app's name.
+
+    Tables with several partitions are not among them: they stay in the log (decision 10).
+    """
     return {
         name: info
         for graph in graphs
         for name, info in log.topics(f"{graph}.").items()
-        if not name.startswith("_", len(graph) + 1)
+        if not name.startswith("_", len(graph) + 1) and info.partitions == 1
     }
 
 

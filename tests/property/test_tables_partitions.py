@@ -1,0 +1,194 @@
+"""A Table with several partitions against a model: any writes, read whole, streamed, and as of cuts that split the last
+transaction."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tailrace.node.table import Table
+from tailrace.tables import partition_of_key
+from tailrace.testing.app import TestApp
+
+STORE = "orders"
+WRITES = ("append", "upsert", "replace", "reset", "truncate", "delete")
+
+rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=5)
+writes = st.lists(st.tuples(st.sampled_from(WRITES), rows), min_size=1, max_size=7)
+
+
+class Model:
+    """What a table holds: the rows of its active version in the order of writing; None where there is none."""
+
+    def __init__(self, *, keyed: bool) -> None:
+        self.keyed = keyed
+        self.rows: list[tuple[int, int]] | None = None
+
+    def write(self, kind: str, given: Sequence[tuple[int, int]]) -> None:
+        if kind == "replace":
+            self.rows = list(given) or None
+        elif kind == "reset":
+            self.rows = None
+        elif kind == "truncate":
+            self.rows = None if self.rows is None else []
+        elif kind == "delete":
+            gone = {k for k, _ in given}
+            self.rows = None if self.rows is None else [row for row in self.rows if row[0] not in gone]
+        elif given:
+            self.rows = [*(self.rows or []), *given]
+
+    @property
+    def seen(self) -> list[tuple[int, int]] | None:
+        """What readers see."""
+        if self.rows is None or not self.keyed:
+            return self.rows
+        last = {k: at for at, (k, _) in enumerate(self.rows)}
+        return [row for at, row in enumerate(self.rows) if last[row[0]] == at]
+
+
+def write(app: TestApp, kind: str, given: Sequence[tuple[int, int]], *, keyed: bool) -> None:
+    """One write as one run."""
+    records = [{"k": k, "v": v} for k, v in given]
+    with app.inside("writer"):
+        table = Table(STORE, "w")
+        if keyed:
+            table.init(unique_on="k")
+        if kind == "reset":
+            table.reset()
+        elif kind == "truncate":
+            table.truncate()
+        elif kind == "delete":
+            if given and table.exists:
+                table.execute_sql(f"delete from {table} where k in ({', '.join(str(k) for k, _ in given)})")
+        elif kind == "replace":
+            table.replace(records)
+        elif kind == "upsert" and keyed:
+            table.upsert(records)
+        else:
+            table.append(records)
+        inside = None if not table.exists else read(table)
+    with app.inside("reader"):
+        table = Table(STORE)
+        assert (None if not table.exists else read(table)) == inside, (
+            "a run sees what it wrote as readers do afterwards"
+        )
+
+
+def read(table: Table) -> list[tuple[int, int]]:
+    found = [(row["k"], row["v"]) for row in table.read()]
+    assert table.record_count == len(found)
+    return sorted(found, key=lambda row: row[0])
+
+
+def by_key(found: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]] | None:
+    """Order is promised for each key."""
+    return None if found is None else sorted(found, key=lambda row: row[0])
+
+
+def ends(app: TestApp) -> list[int]:
+    return [lane.end for lane in app.lanes[STORE]]
+
+
+def as_of(app: TestApp, cuts: Sequence[int], folder: Path) -> TestApp:
+    """The app as somebody sees it whose partitions are known up to these offsets."""
+    then = TestApp(folder, staging=app.staging)
+    ref = app.table(STORE).ref
+    then.table(STORE, partitions=ref.partitions, partition_key=ref.partition_key)
+    for lane, known, cut in zip(then.lanes[STORE], app.lanes[STORE], cuts, strict=True):
+        object.__setattr__(lane.ref, "born_ms", ref.born_ms)
+        lane.records = [record for record in known.records if record[0] < cut]
+        lane.end = cut
+        lane.fold.advance(lane.records, cut)
+    return then
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    writes=writes,
+    partitions=st.integers(2, 4),
+    keyed=st.booleans(),
+    ahead=st.lists(st.booleans(), min_size=4, max_size=4),
+)
+def test_partitions_hold_what_one_would(
+    writes: list[tuple[str, list[tuple[int, int]]]], partitions: int, keyed: bool, ahead: list[bool]
+) -> None:
+    """Whatever is written, readers see what a table of one partition would show, and a stream hands out the same. A cut
+    that splits the last transaction shows the version before or the new one as a whole, never some of each."""
+    with tempfile.TemporaryDirectory() as folder, TestApp(folder) as app:
+        app.table(STORE, partitions=partitions, partition_key="k")
+        model = Model(keyed=keyed)
+        before, earlier = ends(app), model.seen
+        for kind, given_rows in writes:
+            before, earlier = ends(app), model.seen
+            write(app, kind, given_rows, keyed=keyed)
+            model.write(kind, given_rows)
+        after = ends(app)
+        with app.inside("reader"):
+            table = Table(STORE)
+            assert (read(table) if table.exists else None) == by_key(model.seen)
+            streamed = [(row["k"], row["v"]) for row in table.as_stream()]
+            assert by_key(streamed) == by_key(model.seen or [])
+        with app.inside("reader"):
+            assert not list(Table(STORE).as_stream()), "once"
+
+        chosen = [late if there else early for early, late, there in zip(before, after, ahead, strict=False)]
+        with as_of(app, chosen, Path(folder)).inside("reader") as host:
+            table = Table(STORE)
+            seen = read(table) if table.exists else None
+            expected = split(partitions, chosen, before, after, earlier, model.seen, writes[-1][0])
+            assert (seen or []) == expected, host.logs
+
+
+def split(
+    partitions: int,
+    cuts: Sequence[int],
+    before: Sequence[int],
+    after: Sequence[int],
+    earlier: list[tuple[int, int]] | None,
+    later: list[tuple[int, int]] | None,
+    kind: str,
+) -> list[tuple[int, int]]:
+    """What is seen where some partitions know the last transaction and others do not."""
+    if list(cuts) == list(after):
+        return by_key(later) or []
+    if kind in ("replace", "reset"):
+        return by_key(earlier) or []
+    known = {number for number in range(partitions) if cuts[number] == after[number]}
+    new = [row for row in later or [] if partition_of_key(row[0], partitions) in known]
+    old = [row for row in earlier or [] if partition_of_key(row[0], partitions) not in known]
+    return by_key([*new, *old]) or []
+
+
+def test_of_two_runs_that_begin_versions_at_once_one_wins_in_all_partitions(tmp_path: Path) -> None:
+    """On Kafka the records of two transactions may lie in another order in each partition: all agree who is active."""
+    with TestApp(tmp_path) as app:
+        app.table(STORE, partitions=2, partition_key="k")
+        write(app, "append", [(0, 0), (1, 0), (2, 0), (3, 0)], keyed=False)
+        begun = ends(app)
+        messages: list[list[list[bytes]]] = []
+        for number in (1, 2):
+            scratch = as_of(app, begun, tmp_path)
+            with scratch.inside(f"writer{number}"):
+                Table(STORE, "w").replace([{"k": k, "v": number} for k in range(6)])
+            messages.append(
+                [
+                    [value for at, _, value in lane.records if at >= end]
+                    for lane, end in zip(scratch.lanes[STORE], begun, strict=True)
+                ]
+            )
+        first, second = messages
+        app.lanes[STORE][0].commit(first[0], 0)
+        app.lanes[STORE][0].commit(second[0], 0)
+        app.lanes[STORE][1].commit(second[1], 0)
+        app.lanes[STORE][1].commit(first[1], 0)
+        write(app, "append", [(k, 9) for k in range(6)], keyed=False)
+        with app.inside("reader"):
+            found: dict[int, list[Any]] = {}
+            for row in Table(STORE).read():
+                found.setdefault(row["k"], []).append(row["v"])
+        assert found == {k: [2, 9] for k in range(6)}
