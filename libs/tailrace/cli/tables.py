@@ -12,7 +12,8 @@ from urllib.parse import quote
 import orjson
 import typer
 
-from tailrace.cli.errors import AnswerError, ExistsError, FileWriteError, UsageError
+from tailrace.cli.errors import ExistsError, FileWriteError, UsageError
+from tailrace.cli.letters import dead_letters, moment_ms
 from tailrace.cli.options import App, Data, Json
 from tailrace.cli.output import count, moment, print_json, print_table, say, short
 
@@ -42,6 +43,7 @@ table = typer.Typer(
     tailrace table dead-letters orders
     """,
 )
+table.add_typer(dead_letters, name="dead-letters")
 
 
 def tables(app: App = None, data: Data = None, as_json: Json = False) -> None:
@@ -92,44 +94,8 @@ def head(
     """
     from tailrace.cli.client import Client
 
-    rows = _rows(Client(data), name, limit=last, version=version, app=app, at_ms=_moment_ms(at), run=run)
+    rows = _rows(Client(data), name, limit=last, version=version, app=app, at_ms=moment_ms(at), run=run)
     _print_rows(rows, as_json=as_json)
-
-
-@table.command("dead-letters")
-def dead_letters(
-    name: Name,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 20,
-    tracebacks: Annotated[bool, typer.Option("--tracebacks", help="Print each traceback.")] = False,
-    app: App = None,
-    data: Data = None,
-    as_json: Json = False,
-) -> None:
-    """Rows of a Table that a node could not handle, with the error that each met.
-
-    \b
-    tailrace table dead-letters orders
-    tailrace table dead-letters orders --json | jq '.[].record'
-    """
-    from tailrace.cli.client import Client
-
-    client = Client(data)
-    client.get(f"tables/{quote(name, safe='')}/versions", app=app)  # says so if there is no such table
-    try:
-        rows = _rows(client, f"{name}_dead_letters", limit=limit, app=app)
-    except AnswerError:
-        rows = []
-    if as_json:
-        print_json(rows)
-        return
-    if not rows:
-        say(f"{name} has no dead letters")
-        return
-    shown = [(row.get("at"), row.get("node"), row.get("error"), _cell(row.get("record"))) for row in rows]
-    print_table(("at", "node", "error", "record"), shown)
-    if tracebacks:
-        for row in rows:
-            say(f"\n{row.get('traceback') or row.get('error')}")
 
 
 @table.command()
@@ -253,24 +219,10 @@ def sql(
     text = sys.stdin.read() if query == "-" else query
     if not text.strip():
         raise UsageError("the query is empty", 'for example: tailrace sql "select 1"')
-    answer = Client(data).post("sql", {"sql": text, "app": app, "at_ms": _moment_ms(at), "run": run})
+    answer = Client(data).post("sql", {"sql": text, "app": app, "at_ms": moment_ms(at), "run": run})
     names = _different([column["name"] for column in answer["columns"]])
     rows = [dict(zip(names, values, strict=True)) for values in answer["rows"]]
     _print_rows(rows, as_json=as_json, columns=names)
-
-
-def _moment_ms(text: str | None) -> int | None:
-    """Milliseconds since 1970 of a moment as people write it; without a zone it is local time."""
-    from datetime import datetime
-
-    if text is None:
-        return None
-    try:
-        return int(datetime.fromisoformat(text.strip()).timestamp() * 1000)
-    except ValueError:
-        raise UsageError(
-            f"{text!r} is no moment", 'write it as "2026-01-31 12:00", or with a zone: 2026-01-31T12:00:00+01:00'
-        ) from None
 
 
 def _rows(client: Any, name: str, **query: Any) -> list[dict[str, Any]]:

@@ -216,7 +216,7 @@ def after_run(
     after = replace(
         after,
         seen={**record.seen, **outcome.seen},
-        more=outcome.more or (outcome.kind != "ok" and outcome.rows > 0),
+        more=outcome.more or (outcome.kind != "ok" and (outcome.rows > 0 or outcome.progressed)),
         open_fire_ms=None,
         tries=0,
         retry_ms=None,

@@ -272,6 +272,7 @@ class Session:
             letter = letter_for(self, cursor, error)
             self.restore()
             cursor.go_to(position)
+            cursor.used = True
             self.add_letter(letter)
             self.save()
         else:

@@ -75,6 +75,26 @@ class RunnerView(Protocol):
         """The answer of a query, as one JSON document."""
         ...
 
+    async def letters(
+        self, table: str, app: str | None, wanted: Mapping[str, Any], *, limit: int
+    ) -> list[dict[str, Any]]:
+        """The newest dead letters of a table."""
+        ...
+
+    async def edit_letter(self, table: str, app: str | None, letter: str, record: object) -> dict[str, Any]:
+        """Put another record in the place of a dead letter's."""
+        ...
+
+    async def drop_letters(self, table: str, app: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Delete dead letters."""
+        ...
+
+    def replay_letters(
+        self, table: str, app: str | None, wanted: Mapping[str, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Give dead letters back to their nodes; what becomes of each."""
+        ...
+
     def replay(
         self, run: str, *, code: str | None, ignore: Sequence[str], rows_max: int
     ) -> AsyncGenerator[dict[str, Any], None]:
@@ -142,6 +162,10 @@ class LocalApi:
         router.add_get("/api/local/tables/{table}/versions", self._guarded(self._versions))
         router.add_get("/api/local/tables/{table}/rows", self._guarded(self._rows))
         router.add_post("/api/local/tables/{table}/restore", self._guarded(self._restore))
+        router.add_get("/api/local/tables/{table}/dead-letters", self._guarded(self._letters))
+        router.add_post("/api/local/tables/{table}/dead-letters/edit", self._guarded(self._letters_edit))
+        router.add_post("/api/local/tables/{table}/dead-letters/drop", self._guarded(self._letters_drop))
+        router.add_post("/api/local/tables/{table}/dead-letters/replay", self._guarded(self._letters_replay))
         router.add_post("/api/local/sql", self._guarded(self._sql))
         router.add_post("/api/local/replay", self._guarded(self._replay))
         router.add_get("/api/local/webhooks", self._guarded(self._webhook_list))
@@ -251,6 +275,27 @@ class LocalApi:
         table, app = request.match_info["table"], query.get("app")
         at_ms = int(query["at_ms"]) if "at_ms" in query else None
         return await _streamed(request, self._runner.read(table, app, arguments, at_ms=at_ms, run=query.get("run")))
+
+    async def _letters(self, request: web.Request) -> web.Response:
+        query, table = request.query, request.match_info["table"]
+        wanted: dict[str, Any] = {"ids": query.getall("id", []), "node": query.get("node")}
+        if "since_ms" in query:
+            wanted["since_ms"] = int(query["since_ms"])
+        return _json(await self._runner.letters(table, query.get("app"), wanted, limit=int(query.get("limit", 20))))
+
+    async def _letters_edit(self, request: web.Request) -> web.Response:
+        body, table = await request.json(), request.match_info["table"]
+        return _json(await self._runner.edit_letter(table, body.get("app"), body["id"], body["record"]))
+
+    async def _letters_drop(self, request: web.Request) -> web.Response:
+        body, table = await request.json(), request.match_info["table"]
+        return _json(await self._runner.drop_letters(table, body.get("app"), body))
+
+    async def _letters_replay(self, request: web.Request) -> web.StreamResponse:
+        body, table = await request.json(), request.match_info["table"]
+        events = self._runner.replay_letters(table, body.get("app"), body)
+        async with contextlib.aclosing(events):
+            return await _streamed(request, _lines_of(events))
 
     async def _sql(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

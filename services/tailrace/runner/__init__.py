@@ -7,6 +7,7 @@ from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.deployment import Deployment, deploy
 from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import Entry, LogLine, RunEntry, UnknownRunError
+from tailrace.runner.letters import BadLetterError, UnknownLetterError
 from tailrace.runner.past import PastGoneError
 from tailrace.runner.replay import StateNotKeptError, WrittenGoneError
 from tailrace.runner.settings import RunnerSettings
@@ -16,6 +17,7 @@ from tailrace.runner.view import HostView, UnknownAppError
 __all__ = [
     "SLOTS_TOPIC",
     "AskError",
+    "BadLetterError",
     "Deployment",
     "Entry",
     "Host",
@@ -26,6 +28,7 @@ __all__ = [
     "RunnerSettings",
     "StateNotKeptError",
     "UnknownAppError",
+    "UnknownLetterError",
     "UnknownNodeError",
     "UnknownRunError",
     "UnknownTableError",

@@ -50,6 +50,7 @@ from tailrace.engine import (
     RunEnded,
     RunOutcome,
     ShardOpened,
+    SlotRecord,
     Standing,
     StartRun,
     Tick,
@@ -75,6 +76,7 @@ from tailrace.runner.deployment import (
     resolve_parameters,
     store_ref,
 )
+from tailrace.runner.given import Given, Kept, LettersBack, letters_from_json
 from tailrace.runner.journal import Journal, LogLine, RunEntry
 from tailrace.runner.moments import together
 from tailrace.runner.outcomes import outcome_of_death, outcome_of_end
@@ -178,6 +180,7 @@ class Host:
         self._refreshing: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._triggers: dict[str, Offset] = {}
+        self._letters_back = LettersBack(log, self._call)
         self._idle: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake: asyncio.TimerHandle | None = None
@@ -471,8 +474,10 @@ class Host:
         end = (await self._call(lambda: self.log.ends([partition])))[partition]
         for batch in await self._call(lambda: list(scan(self.log, partition, start, end))):
             for record in batch.records:
-                slot = orjson.loads(record.value or b"{}").get("slot")
+                wish = orjson.loads(record.value or b"{}")
+                slot = wish.get("slot")
                 if slot in self._slots:
+                    self._letters_back.wish(slot, int(record.offset), letters_from_json(wish.get("letters")))
                     self._post(Triggered(now_ms=self._now(), slot=slot, offset=int(record.offset)))
         self._triggers[topic] = end
 
@@ -530,10 +535,12 @@ class Host:
         if ended is not None:
             outcome = outcome_of_end(run, ended, duration_ms)
             run.close_piece(ended.progress)
-            slot.head = after(slot.head, ended.progress)
+            slot.head = after(slot.head, run.pieces[-1].progress)
         else:
             run.writes = []
             outcome = await self._death(slot, run, reason, duration_ms)
+        if run.given is not None:
+            outcome = self._given_back(slot, run, ended, outcome)
         run.outcome = outcome
         run.entry = self._entry(slot, run, outcome, ended)
         slot.settled.clear()
@@ -583,7 +590,9 @@ class Host:
             stage=stage,
         )
         known = {table: self._catalog.snapshots(table, pin.view) for table, pin in pins.items()}
-        run = Run(slot.name, start, order, self._now(), pins, dict(pins), known)
+        given = await self._give(slot, start, order.run, record, pins)
+        order = given.order(order) if given is not None else order
+        run = Run(slot.name, start, order, self._now(), pins, dict(pins), known, given=given)
         slot.runs[number] = slot.current = run
         self._look_again(slot)  # reads ahead while the worker is at work
         self._runtime.probe.reached("run-begun")
@@ -620,7 +629,7 @@ class Host:
         record = self._engine.record(slot.name) or slot.head.record
         run.streamed = (run.streamed | record.streamed) & set(run.pins)
         places = slot.head.places
-        for table in sorted(run.streamed):
+        for table in sorted(run.streamed) if run.given is None else ():
             place = places.get(table, (0, 0))
             if run.in_hand is not None and topic_of(table) != topic_of(run.in_hand.table):
                 break
@@ -633,6 +642,31 @@ class Host:
 
     def _files(self) -> StagedFiles:
         return StagedFiles(self._staging.folder, self._staging.fetch)
+
+    async def _give(
+        self, slot: Slot, start: StartRun, run: str, record: SlotRecord, pins: Mapping[str, Pin]
+    ) -> Given | None:
+        """The dead letters that a run gets, if a person wished it."""
+        head = slot.head
+        given, kept = await self._letters_back.next(
+            slot.name, run, record, pins, head.places, head.orders, start.rows_max
+        )
+        for each in kept:
+            self._spawn(self._tell_kept(each))
+        return given
+
+    def _given_back(self, slot: Slot, run: Run, ended: Outcome | None, outcome: RunOutcome) -> RunOutcome:
+        """The outcome of a run that got dead letters; those that it did not take stay what they were."""
+        assert run.given is not None
+        kept = self._letters_back.ended(slot.name, run.given, outcome.reason)
+        if kept is not None:
+            self._spawn(self._tell_kept(kept))
+        record = self._engine.record(slot.name) or slot.head.record
+        return run.given.outcome(record, ended, outcome, more=self._letters_back.waits(slot.name))
+
+    async def _tell_kept(self, kept: Kept) -> None:
+        with contextlib.suppress(RejectedError):  # a wish may name any table
+            await self._call(lambda: self.log.append(Partition(f"{kept.table}-dead"), [kept.to_record()]))
 
     async def _checkpoint(self, slot: Slot, run: Run) -> None:
         run.checkpoint = asyncio.get_running_loop().create_future()
@@ -697,6 +731,8 @@ class Host:
         if task is not None:
             task.cancel()
             slot.busy = False
+        if run is not None and run.given is not None:
+            self._letters_back.put_back(slot.name, run.given)
         if run is not None:
             folders = [f"{run.order.stage}.{part}" for part in range(run.parts_committed, run.part + 1)]
             self._spawn(asyncio.to_thread(self._staging.drop, folders))
@@ -788,6 +824,10 @@ class Host:
         partition = Partition(deployment.triggers_topic)
         written: OffsetRange = await self._call(lambda: self.log.append(partition, requests))
         return f"{graph}-trigger-{written.start}"
+
+    def now_ms(self) -> int:
+        """The time of this host's clock."""
+        return self._now()
 
     async def standings(self, graph: str) -> dict[str, tuple[Standing, int]]:
         """How each node of an app that runs stands, by its key, and how far it is behind: at least as many records as

@@ -15,6 +15,7 @@ from tailrace.errors import RejectedError, TailraceError
 from tailrace.log import Batch, Commit, NewRecord, OffsetGapError, Partition
 from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
 from tailrace.runner.deadletters import InHand
+from tailrace.runner.given import Given
 from tailrace.runner.journal import RunEntry
 from tailrace.runner.past import Held, PastGoneError
 from tailrace.runner.tails import Pin, sendable
@@ -115,6 +116,8 @@ class Run:
     """What is told of it once it is committed."""
     in_hand: InHand | None = None
     """The record that its worker had, or was about to get, when it died."""
+    given: Given | None = None
+    """Dead letters that it gets as the rows of a stream."""
     wrote: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Table -> the range of offsets (half-open) in which what it committed lies."""
 
@@ -130,6 +133,10 @@ class Run:
 
     def close_piece(self, progress: Progress) -> None:
         """What was written so far belongs to this progress."""
+        if self.given is not None:
+            progress, deleted = self.given.settle(progress)
+            if deleted:
+                self.writes.append(Write(f"{self.given.table}-dead", deleted))
         self.pieces.append(Piece(progress, self.writes, self.part))
         self.writes, self.buffered_bytes = [], 0
         self.part += 1
@@ -228,6 +235,8 @@ class Desk:
                 pin = await self._pin(header["table"])
                 view = await self._view(header, pin)
                 start = await self._tail(header["table"]).start()
+                if self._gives(header["table"]):
+                    start = 0  # its stream gets what it is given, wherever that had been
                 json = view.to_json() if view else None
                 return {"op": "reply", "view": json, "cut": pin.cut, "log_start": start, "begun_ms": pin.begun_ms}, b""
             case "snapshot":
@@ -252,6 +261,9 @@ class Desk:
             case op:
                 raise ProtocolError(f"unknown op {op!r}")
         return None
+
+    def _gives(self, table: str) -> bool:
+        return self._run.given is not None and self._run.given.table == table
 
     def _tail(self, table: str) -> Tail:
         self._ensure_reachable(table)
@@ -327,6 +339,9 @@ class Desk:
         if header.get("stream"):
             self._run.streamed.add(table)
         stop = min(int(header["stop"]), pin.cut)
+        if self._run.given is not None and header.get("stream") and self._gives(table):
+            reply, data = self._run.given.messages(int(header["start"]), stop)
+            return {"op": "reply", **reply, "next": stop}, data
         try:
             batch = await self._tail(table).scan(int(header["start"]), stop, int(header.get("records_max", 5_000)))
         except OffsetGapError as error:

@@ -12,6 +12,7 @@ from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.deployment import DeployedTable, Deployment
 from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import LogLine, RunEntry
+from tailrace.runner.letters import LetterFilter, Letters
 from tailrace.runner.replay import ReplayWishes
 from tailrace.tables import message
 
@@ -197,6 +198,45 @@ class HostView:
         at = await self._cuts(deployments[0].graph, at_ms, run)
         async for piece in self._host.ask(deployments[0].graph, "query", {"sql": sql}, at=at):
             yield piece
+
+    async def letters(
+        self, table: str, app: str | None, wanted: Mapping[str, Any], *, limit: int
+    ) -> list[dict[str, Any]]:
+        """The newest dead letters of a Table, oldest first. `wanted` may have `ids`, `node` and `since_ms`."""
+        letters, which = self._letters(table, app, wanted)
+        return await letters.newest(which, limit)
+
+    async def edit_letter(self, table: str, app: str | None, letter: str, record: object) -> dict[str, Any]:
+        """Put another record in the place of a dead letter's; returns the letter, which has a new id.
+
+        Raises:
+            UnknownLetterError, BadLetterError: rejected.
+        """
+        return await self._letters(table, app, {})[0].edit(letter, record)
+
+    async def drop_letters(self, table: str, app: str | None, wanted: Mapping[str, Any]) -> dict[str, Any]:
+        """Delete dead letters."""
+        letters, which = self._letters(table, app, wanted)
+        return {"dropped": await letters.drop(which)}
+
+    async def replay_letters(
+        self, table: str, app: str | None, wanted: Mapping[str, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Give dead letters back to the nodes that failed at them; what becomes of each."""
+        letters, which = self._letters(table, app, wanted)
+        async with contextlib.aclosing(letters.replay(which)) as events:
+            async for event in events:
+                yield event
+
+    def _letters(self, table: str, app: str | None, wanted: Mapping[str, Any]) -> tuple[Letters, LetterFilter]:
+        deployment, topic = self._table(table, app)
+        known = deployment.tables[topic.removesuffix("-dead")]
+        node = wanted.get("node")
+        for slot, deployed in deployment.nodes.items():
+            if node in (deployed.node.key, deployed.node.title, deployed.node.node_file):
+                node = slot
+        which = LetterFilter(ids=wanted.get("ids") or (), node=node, since_ms=wanted.get("since_ms"))
+        return Letters(self._host, deployment, known), which
 
     async def replay(
         self, run: str, *, code: str | None = None, ignore: Sequence[str] = (), rows_max: int = 100
