@@ -54,7 +54,7 @@ def report(siege: Siege, found: dict[str, object]) -> None:
     assert siege.client.rate >= 200, f"only {siege.client.rate:.0f} posts/s"
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=[pytest.mark.chaos, pytest.mark.timeout(1_800)])])
 def test_kills_on_sqlite(tmp_path: Path, sqlite_url: str, kills: int) -> None:
     """`kill -9` of host and workers, and hosts that take over from living ones."""
     siege = Siege(tmp_path, sqlite_url, seed=SEED)
@@ -63,7 +63,7 @@ def test_kills_on_sqlite(tmp_path: Path, sqlite_url: str, kills: int) -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("kills", [10, pytest.param(50, marks=[pytest.mark.chaos, pytest.mark.timeout(1_800)])])
 def test_kills_on_kafka(tmp_path: Path, own_kafka: LocalKafka, kills: int) -> None:
     """The same, and `kill -9` of the broker."""
     siege = Siege(tmp_path, own_kafka.url, seed=SEED)

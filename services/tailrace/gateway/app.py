@@ -212,7 +212,7 @@ class Gateway:
                 raise RefusedError(404, "unknown", "there is no webhook of this id; `tailrace webhooks` lists them")
             guard = self._guards.get(name)
             if guard is not None:
-                guard.check_address(self._sender(request))
+                guard.check_address(lambda: self._sender(request))
             if route.rate_limit is not None:
                 self._check_rate(name)
             raw = await self._body(request)
@@ -242,7 +242,7 @@ class Gateway:
                 raise RefusedError(404, "unknown", "there is no webhook of this id; `tailrace webhooks` lists them")
             guard = self._guards.get(name)
             if guard is not None:
-                guard.check_address(self._sender(request))
+                guard.check_address(lambda: self._sender(request))
             if request.method == "HEAD":  # so some providers see whether the URL is there
                 return web.Response()
             reply = None if guard is None else await self._admit(guard, request, b"")

@@ -28,7 +28,7 @@ _TEXT_MAX = 16_384
 """Longest value that is looked at."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Delivery:
     """A request. `headers` must find names in any case; `url` is the one the sender knows, with its query."""
 

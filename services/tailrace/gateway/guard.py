@@ -80,15 +80,16 @@ class Guard:
             return f"its secret is missing: set {names or 'one'}"
         return None
 
-    def check_address(self, address: str) -> None:
+    def check_address(self, sender: Callable[[], str]) -> None:
         """Before the body is read. Raises RefusedError."""
         if self._route.broken is not None:
             raise RefusedError(
                 503, "broken", "this webhook is not set up as it should be: tell its owner", self._headers
             )
-        refusal = address_refusal(self._route.allow_ips, address)
-        if refusal is not None:
-            raise self._refused(refusal)
+        if self._route.allow_ips:
+            refusal = address_refusal(self._route.allow_ips, sender())
+            if refusal is not None:
+                raise self._refused(refusal)
 
     async def admit(self, delivery: Delivery, now_ms: int) -> Reply | None:
         """None where `delivery` is a genuine post; an answer where it is a handshake. Raises RefusedError."""
