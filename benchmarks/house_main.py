@@ -1,6 +1,6 @@
 """A house in a process of its own, which tells its parent what happens: `python -m benchmarks.house_main SETTINGS`.
 
-SETTINGS is a JSON object {apps, data, url, out, note_scans}. One JSON line for each run and line of output goes to the
+SETTINGS is a JSON object {apps, data, url, out, note_scans, runner}; `runner` has what differs from `RunnerSettings`. One JSON line for each run and line of output goes to the
 file `out`, with the time at which it was told; at the end, where `note_scans` names topics, one for each time that
 records of theirs were handed to a worker. It ends when its standard input does.
 """
@@ -19,7 +19,7 @@ import uvloop
 
 from tailrace.cli.house import House, HouseSettings
 from tailrace.log import Batch
-from tailrace.runner import Entry
+from tailrace.runner import Entry, RunnerSettings
 from tailrace.runner.tails import TableTail
 from tailrace.runtime import Runtime
 
@@ -54,6 +54,7 @@ async def main() -> None:
                 data_dir=Path(settings["data"]),
                 log_url=settings.get("url"),
                 port=0,
+                runner=RunnerSettings(**settings.get("runner", {})),
             ),
             Runtime(),
             tell,

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,13 @@ class RunningHouse:
 
 @contextlib.contextmanager
 def running_house(
-    apps: Sequence[Path], data: Path, out: Path, *, log_url: str | None = None, note_scans: Sequence[str] = ()
+    apps: Sequence[Path],
+    data: Path,
+    out: Path,
+    *,
+    log_url: str | None = None,
+    note_scans: Sequence[str] = (),
+    runner: Mapping[str, Any] | None = None,
 ) -> Iterator[RunningHouse]:
     """A house over these apps, with its data in `data`; stopped at the end, and its entries stay readable in `out`."""
     settings = {
@@ -62,6 +68,7 @@ def running_house(
         "url": log_url,
         "out": str(out),
         "note_scans": list(note_scans),
+        "runner": runner or {},
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.house_main", orjson.dumps(settings).decode()],

@@ -24,6 +24,8 @@ BENCHMARKS = {
     "snapshot-memory": "snapshot:snapshot_memory",
     "freshness": "snapshot:freshness",
     "memory": "memory:memory",
+    "fanout": "fanout:fanout",
+    "rebalance": "rebalance:rebalance",
     "idle": "rest:idle",
     "start": "rest:start",
 }

@@ -49,7 +49,11 @@ __all__ = [
     "WorkerStartError",
 ]
 
-PRELOAD = ("orjson", "numpy", "pandas", "pyarrow", "duckdb", "tailrace.node.worker", "tailrace.sql")
+PRELOAD = (
+    *("orjson", "numpy", "pandas", "pyarrow", "duckdb", "tailrace.node.worker", "tailrace.sql"),
+    *(f"tailrace.node.{each}" for each in ("writing", "staging", "queries", "changes", "lake", "sqlnode")),
+    "patterns",
+)
 """What most nodes import. Measured: 0.5-1 s in the background; the zygote and four idle workers then hold 135 MB
 (PSS) together, where each worker that imports pandas itself takes 0.4 s and some 60 MB of its own."""
 
