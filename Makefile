@@ -35,7 +35,7 @@ chaos: setup ## The long versions of the kill, proxy and simulator tests
 	$(BIN)/python -m pytest -m chaos $(ARGS)
 
 lock: setup ## Resolve the dependencies anew into requirements.lock
-	$(BIN)/uv pip compile pyproject.toml --group dev --all-extras --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra kafka-local --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate --quiet -o requirements.lock $(ARGS)
 
 clean: ## Delete .venv and the tools' caches

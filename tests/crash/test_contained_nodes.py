@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.timeout(180)
 
 needs_landlock = pytest.mark.skipif(not landlock_abi(), reason="the kernel has no Landlock")
 needs_groups = pytest.mark.skipif(PidsGroups.find() is None, reason="no control groups can be made here (pids)")
+needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap (bwrap) is not installed")
 
 SECRET = "only-for-the-host-6f1d"
 
@@ -74,7 +76,8 @@ def connect(path):
 tmp = Path(os.environ["TMPDIR"])
 data = tmp.parents[2]
 zygote = os.getppid()
-host = int(Path(f"/proc/{zygote}/stat").read_text().rpartition(")")[2].split()[1])
+host = int(Path(f"/proc/{zygote}/stat").read_text().rpartition(")")[2].split()[1]) or 1
+attempt("processes", lambda: len(glob.glob("/proc/[0-9]*")))
 attempt("own file", lambda: Path(__file__).read_text()[:1])
 attempt("own folder", lambda: (tmp / "x").write_text("x"))
 attempt("program", lambda: subprocess.run(["/bin/sh", "-c", "echo ran"], capture_output=True, check=True).stdout)
@@ -149,7 +152,9 @@ SHARES = "import multiprocessing.pool\nprint(multiprocessing.pool.ThreadPool(4).
 NODES = {
     "snoop": (SNOOP, ""),
     "snoop_offline": (SNOOP, "    network: false\n"),
+    "snoop_in_bubblewrap": (SNOOP, "    executor: bubblewrap\n    network: false\n"),
     "forks": (FORKS, ""),
+    "forks_in_bubblewrap": (FORKS, "    executor: bubblewrap\n"),
     "fills": (FILLS, "    timeout: 20\n"),
     "talks": (TALKS, "    timeout: 60\n"),
     "swallows": (SWALLOWS, "    timeout: 2\n"),
@@ -264,13 +269,37 @@ async def test_a_node_without_network_reaches_nothing_of_this_machine_either(str
         assert found[name].startswith("PermissionError"), found[name]
 
 
+@needs_bubblewrap
+@pytest.mark.asyncio(loop_scope="module")
+async def test_in_bubblewrap_a_node_does_not_even_see_the_rest(street: Street) -> None:
+    """Other files, processes and networks are not there, whatever the kernel's Landlock can do."""
+    run, text = await street.trigger("snoop_in_bubblewrap")
+    assert run.kind == "ok", (run.error, run.traceback)
+    found = json.loads(text.removeprefix("FOUND "))
+    assert found["own folder"] == "1" and found["program"] == r"b'ran\n'", found
+    assert found["processes"] == "3", "its namespace's first, the one that it was forked from, and itself"
+    assert found["a loopback link"].startswith(("PermissionError", "ConnectionRefusedError"))
+    errors = (
+        "PermissionError",
+        "FileNotFoundError",
+        "NotADirectoryError",
+        "StopIteration",
+        "OSError",
+        "ProcessLookupError",
+    )
+    reached = {name: found[name] for name in (*REFUSED, "a signal") if not found[name].startswith(errors)}
+    assert reached == {}
+    assert found["environments"] == found["secrets of its environment"] == "[]"
+
+
 @needs_groups
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_fork_bomb_is_held_and_nothing_of_it_stays(street: Street) -> None:
-    run, text = await street.trigger("forks")
+@pytest.mark.parametrize("node", ["forks", pytest.param("forks_in_bubblewrap", marks=needs_bubblewrap)])
+async def test_a_fork_bomb_is_held_and_nothing_of_it_stays(street: Street, node: str) -> None:
+    run, text = await street.trigger(node)
     assert run.kind == "failed"
     assert "BlockingIOError" in (run.error or "")
-    assert 0 < int(text.rpartition(" ")[2]) < 48 or "Traceback" in text or "BlockingIOError" in text
+    assert 0 < int(text.rpartition(" ")[2]) < 60 or "Traceback" in text or "BlockingIOError" in text
     await street.good_work()
     groups = PidsGroups.find()
     assert groups is not None

@@ -187,13 +187,15 @@ class House:
         """Read the apps' folders again, and deploy what is there now.
 
         Raises:
-            NoGraphError, SameSlugError, DoubleWebhookError, AppTooLargeError: rejected; what was deployed before goes on.
+            NoGraphError, SameSlugError, DoubleWebhookError, AppTooLargeError, EnvironmentBuildError: rejected; what was
+                deployed before goes on.
         """
-        assert self._control is not None
+        assert self._control is not None and self._host is not None
         control, apps = self._control, [await asyncio.to_thread(usable_app, folder) for folder in self.settings.apps]
         different(apps)
         webhook_routes(apps)
         async with self._deploying:
+            await self._host.prepare(apps)
             deployed = {}
             for app in apps:
                 outcome = await asyncio.to_thread(control.deploy, app, whoami())

@@ -181,6 +181,7 @@ class _Builder:
             memory_bytes=entry.memory_bytes,
             cpu_s=entry.cpu_s,
             network=entry.network,
+            executor=entry.executor,
             retries=entry.retries,
             backoff_s=entry.backoff_s,
             parallelism=self._parallelism(entry, ports, node, place, stores),

@@ -50,6 +50,7 @@ class FunctionEntry(Entry):
     memory_bytes: int | None = None
     cpu_s: float | None = None
     network: bool = True
+    executor: str | None = None
     retries: int | None = None
     backoff_s: tuple[float, ...] = ()
     parallelism: int = 1

@@ -194,6 +194,7 @@ class _Reader:
             memory_bytes=section.size_bytes("memory"),
             cpu_s=section.duration_s("cpu"),
             network=section.flag("network", default=True),
+            executor=section.choice("executor", ("process", "bubblewrap", "container")),
             retries=section.integer("retries", 0, 1000),
             backoff_s=section.durations_s("backoff"),
             parallelism=section.integer("parallelism", 1, PARTITIONS_MAX) or 1,

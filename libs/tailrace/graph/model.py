@@ -148,6 +148,8 @@ class Node:
     """Most CPU time of one run."""
     network: bool = True
     """False: its code must not reach other machines."""
+    executor: str | None = None
+    """What its worker runs in, where it asks for more than the runner gives: `process`, `bubblewrap`, `container`."""
     retries: int | None = None
     """None: the failure rules without `retries`."""
     backoff_s: tuple[float, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from tailrace.graph.model import ConnectionRef, SecretRef
@@ -145,6 +145,14 @@ class Section:
             self._wrong(tree, key, "true or false")
             return default
         return tree.value
+
+    def choice(self, key: str, of: Sequence[str]) -> str | None:
+        written = self.text(key)
+        if written is not None and written not in of:
+            message = f'{key} must be {", ".join(of[:-1])} or {of[-1]}, not "{written}"'
+            self.error(self.line_of(key), message)
+            return None
+        return written
 
     def duration_s(self, key: str) -> float | None:
         """Seconds, from a number of them or from a text such as `90s`, `10m`, `1.5h`."""

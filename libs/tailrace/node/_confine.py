@@ -22,7 +22,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NetworkNotClosedError", "Reach", "confine", "landlock_abi", "refuse_metadata_addresses", "seccomp_known"]
+__all__ = [
+    "MACHINE",
+    "SHARED_MEMORY_BYTES_MAX",
+    "NetworkNotClosedError",
+    "Reach",
+    "confine",
+    "landlock_abi",
+    "refuse_metadata_addresses",
+    "seccomp_known",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +83,7 @@ _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | 1 << 15
 _SCOPES = 3  # abstract unix sockets, signals
 _O_PATH = 0o10000000
 
-_MACHINE = (
+MACHINE = (
     # Programs and libraries; of /etc what names, time zones and certificates are looked up in, and no more: an operator
     # keeps secrets there. /proc shows every process's command line, but not its environment, memory or descriptors.
     *(
@@ -148,7 +157,7 @@ def _close_files(reach: Reach, *, shared_memory: bool) -> bool:
 
     everything = handled & ~(1 << 6 | 1 << 11)  # but for making devices
     python = {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, *filter(None, sys.path)}
-    allow((*_MACHINE, *python, *reach.reads), _READ)
+    allow((*MACHINE, *python, *reach.reads), _READ)
     allow(reach.inputs, _READ_FILE)
     allow(("/dev/null",), _READ_FILE | _WRITE_FILE | _TRUNCATE)
     allow(reach.writes, everything)

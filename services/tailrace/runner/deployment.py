@@ -16,6 +16,7 @@ from tailrace.errors import RejectedError
 from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, node_version, topic_name
 from tailrace.log import TopicSpec
 from tailrace.node.protocol import StoreRef
+from tailrace.runner.environments import Environment, environment_of
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.slots import SlotState, index_topic, state_topic
 from tailrace.tables import dead_letters_topic, lane_of, lanes_of, topic_of
@@ -78,6 +79,8 @@ class DeployedNode:
     app_dir: Path
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
+    environment: Environment | None = None
+    """What its Python code runs in; None: in ours."""
     stores: tuple[DeployedTable, ...] = ()
     schemas: Mapping[str, Any] = field(default_factory=dict)
 
@@ -141,8 +144,9 @@ def deploy(app: App, app_dir: Path, settings: RunnerSettings, version: int = 0) 
         for store in app.stores
         if store.storage is None
     }
+    environment = environment_of(app)
     nodes = [
-        _node(app, node, by_key, schemas, app_dir, settings, number)
+        _node(app, node, by_key, schemas, app_dir, settings, number, environment if node.kind == "python" else None)
         for node in app.nodes
         if node.kind in ("python", "sql") and node.node_file in app.files
         for number in range(node.parallelism)
@@ -181,6 +185,7 @@ def _node(
     app_dir: Path,
     settings: RunnerSettings,
     number: int,
+    environment: Environment | None,
 ) -> DeployedNode:
     reads = frozenset(
         lane for key in node.reads if key in tables for lane in _concerns(tables[key], number, node.parallelism)
@@ -237,6 +242,7 @@ def _node(
         app_dir=app_dir,
         inputs=wired["r"],
         outputs=wired["w"],
+        environment=environment,
         stores=tuple(reachable.values()),
         schemas=schemas,
     )

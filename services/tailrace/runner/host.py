@@ -22,7 +22,7 @@ import os
 import shutil
 import sys
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -60,6 +60,7 @@ from tailrace.engine import (
     shard_of,
 )
 from tailrace.errors import RejectedError, RetriableError, TailraceError
+from tailrace.graph import App
 from tailrace.lake import StagingArea
 from tailrace.log import Append, FencedError, Log, NewRecord, Offset, OffsetRange, OutcomeUnknownError, Partition, scan
 from tailrace.node import _process
@@ -76,10 +77,12 @@ from tailrace.runner.deployment import (
     resolve_parameters,
     store_ref,
 )
+from tailrace.runner.environments import Environments, environment_of
 from tailrace.runner.given import Given, Kept, LettersBack, letters_from_json
 from tailrace.runner.journal import Journal, LogLine, RunEntry
 from tailrace.runner.moments import together
 from tailrace.runner.outcomes import outcome_of_death, outcome_of_end
+from tailrace.runner.pools import Place, WorkerPools, stronger
 from tailrace.runner.reach import Ground, cpu_s_max, limits_of, slot_folder, staging_key
 from tailrace.runner.replay import REPLAYS_FOLDER, Replay, ReplayWishes
 from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
@@ -90,7 +93,7 @@ from tailrace.runner.slots import SlotState, index_topic, restore
 from tailrace.runner.tails import Pin
 from tailrace.runner.tenure import Alone, Tenure
 from tailrace.runner.transaction import build
-from tailrace.runner.workers import Worker, WorkerPool, WorkerSpec, WorkerStartError
+from tailrace.runner.workers import Worker, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
 from tailrace.tables import Answer, StagedFiles, VersionView, lane_of, split_lane, topic_of
 
@@ -165,7 +168,8 @@ class Host:
             ),
             pipeline=True,
         )
-        self._pool = WorkerPool(folder=data_dir / "workers")
+        environments = Environments(data_dir / "environments", probe=runtime.probe)
+        self._pools = WorkerPools(data_dir / "workers", environments, container_image=self.settings.container_image)
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="log")
         self._slots: dict[str, Slot] = {}
         self._unclaimed: dict[str, SlotState] = {}
@@ -200,11 +204,12 @@ class Host:
         self._staging_key = await asyncio.to_thread(staging_key, self._data_dir, self._runtime.random)
         _process.close_to_others()
         shutil.rmtree(self._staging.folder / REPLAYS_FOLDER, ignore_errors=True)
-        await self._pool.start()
+        await self._pools.start()
         self._spawn(self._listen())
 
     async def deploy(self, deployments: Sequence[Deployment]) -> None:
         """These are the apps from now on. Nodes that are gone or have changed end their run first."""
+        await self.prepare([deployment.app for deployment in deployments])
         specs = [spec for deployment in deployments for spec in deployment.topics()]
         await self._catalog.create(specs)
         for deployment in deployments:
@@ -283,6 +288,16 @@ class Host:
         self._watch.remove([Partition(*split_lane(table)) for table in gone])
         self._watch.add([Partition(*split_lane(table)) for table in self._readers.keys() - before.keys()])
 
+    async def prepare(self, apps: Iterable[App]) -> None:
+        """Have the environments of apps that are about to be deployed. What is deployed goes on meanwhile.
+
+        Raises `EnvironmentBuildError` (rejected): an app's requirements do not install.
+        """
+        for app in apps:
+            environment = environment_of(app)
+            if environment is not None:
+                await asyncio.to_thread(self._pools.environments.build, environment)
+
     async def stop(self) -> None:
         """Start nothing new, let runs end for a moment, commit what ended, and let go of everything."""
         self._stopping = True
@@ -303,7 +318,7 @@ class Host:
                 await self._catalog.save_indexes()
                 await self.journal.close()
                 await self._answers.close()
-        await self._pool.close()
+        await self._pools.close()
         self._watch.close()
         self._shards.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -679,18 +694,24 @@ class Host:
     async def _warm_worker(self, slot: Slot, order: RunOrder) -> Warm:
         self._idle.pop(slot.name, None)
         if slot.warm is None:
-            slot.warm = await self._new_worker(order, network=slot.deployed.node.network)
+            slot.warm = await self._new_worker(order, slot.deployed)
             self._spawn(self._read_output(slot, slot.warm.worker))
         return slot.warm
 
-    async def _new_worker(self, order: RunOrder, *, network: bool) -> Warm:
+    async def _new_worker(self, order: RunOrder, node: DeployedNode | None) -> Warm:
         settings = self.settings
+        network = order.kind == "python" if node is None else node.node.network
+        place = Place()
+        if node is not None:
+            executor = stronger(settings.executor, node.node.executor or settings.executor)
+            place = Place(environment=node.environment, executor=executor)
         names = ("ENVIRONMENT",)
         environment = {name: os.environ[name] for name in names if name in os.environ}
         network = network and settings.network
         reach = self._ground.reach(order, network=network, metadata_addresses=settings.metadata_addresses)
         limits = limits_of(order, settings)
-        worker = await self._pool.spawn(WorkerSpec(limits=limits, reach=reach, environment=environment))
+        spec = WorkerSpec(limits=limits, reach=reach, environment=environment)
+        worker = await self._pools.spawn(spec, place)
         reader, writer = await asyncio.open_connection(sock=worker.sock, limit=8 << 20)
         return Warm(worker, Link(reader, writer))
 
@@ -965,5 +986,6 @@ class Host:
                 yield event
 
     async def _hire(self, order: RunOrder) -> tuple[Worker, Link]:
-        warm = await self._new_worker(order, network=order.kind == "python")
+        nodes = self.deployments[order.graph].nodes if order.graph in self.deployments else {}
+        warm = await self._new_worker(order, nodes.get(order.node))
         return warm.worker, warm.link

@@ -71,6 +71,12 @@ class RunnerSettings:
     processes_max: int = 512
     """Processes and threads of a worker and what it started, where a control group can be made for it."""
 
+    executor: str = "process"
+    """What nodes run in: `process`, `bubblewrap` or `container`. A node may ask for a stronger one, never for a weaker."""
+
+    container_image: str | None = None
+    """Image of the executor `container`: one with this Python and this tailrace in it, as the runner's own."""
+
     network: bool = True
     """Whether nodes may reach other machines at all; one that says `network: false` may not in any case."""
 
@@ -87,3 +93,5 @@ class RunnerSettings:
         for name in ("shards", "shards_shared"):
             if getattr(self, name) < 1:
                 raise SettingError(name, getattr(self, name), "at least 1")
+        if self.executor not in ("process", "bubblewrap", "container"):
+            raise SettingError("executor", self.executor, "one of process, bubblewrap and container")

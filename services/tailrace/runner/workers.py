@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from tailrace.node import _process
 from tailrace.node._confine import Reach
 from tailrace.node.zygote import EXIT_BROKEN, EXIT_ORDERLY
 from tailrace.runner.pids import PidsGroup, PidsGroups
+from tailrace.runner.sandbox import Sandbox
 from tailrace.runner.worker_output import OutputLimits, OutputLine, WorkerOutput
 from tailrace.runner.zygote_link import ZygoteLink, ZygoteLostError
 
@@ -121,6 +122,10 @@ class WorkerSpec:
     output: OutputLimits = field(default_factory=OutputLimits)
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables that the app may see (`ENVIRONMENT`), on top of PATH, LANG, TZ, HOME and TMPDIR."""
+
+    def with_reads(self, *paths: str) -> WorkerSpec:
+        """The same, and it may read these, too."""
+        return replace(self, reach=replace(self.reach, reads=(*self.reach.reads, *paths)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,17 +281,24 @@ class WorkerPool:
         folder: Path,
         preload: Sequence[str] = PRELOAD,
         python: str = sys.executable,
+        first: Sequence[str] = (),
         paths: Sequence[str] = (),
+        sandbox: Sandbox | None = None,
+        processes_max: int = 512,
         spawn_timeout_s: float = 60.0,
     ) -> None:
         """
         Args:
             folder: workers' own folders are made below it, and removed; pools of other processes may share it.
             python: interpreter; an app's own environment has another.
-            paths: appended to `sys.path` of the workers.
+            first, paths: go before and after `sys.path` of the workers.
+            sandbox: what the zygote and all workers run in.
+            processes_max: of a sandbox, all in it together; without one each worker has its own bound.
             spawn_timeout_s: a first import of pandas from a cold disk was seen to take 14 s.
         """
-        self._base, self._python, self._paths = folder, python, tuple(paths)
+        self._base, self._python, self._first, self._paths = folder, python, tuple(first), tuple(paths)
+        self._sandbox, self._processes_max = sandbox, processes_max
+        self._sandbox_group: PidsGroup | None = None
         self._preload = list(preload)
         self._spawn_timeout_s = spawn_timeout_s
         self._workers: dict[int, Worker] = {}
@@ -317,6 +329,8 @@ class WorkerPool:
         assert self._supervisor is None, "started already"
         await asyncio.to_thread(self._make_folder)
         self._groups = await asyncio.to_thread(PidsGroups.find)
+        if self._sandbox is not None:
+            self._sandbox_group, self._groups = self._new_group(self._processes_max), None
         self._warden = asyncio.create_task(self._watch_folders(), name="quotas of workers")
         self._supervisor = asyncio.create_task(self._supervise(), name="zygote supervisor")
 
@@ -379,17 +393,26 @@ class WorkerPool:
             began_s = loop.time()
             try:
                 self.folder.mkdir(exist_ok=True)
+                command: Sequence[str] = [self._python]
+                apart = None
+                if self._sandbox is not None:
+                    command = self._sandbox.command(self._python, self.folder, self._sandbox_group)
+                    apart = "control" if self._sandbox.is_apart else None
                 link = await ZygoteLink.start(
-                    python=self._python,
+                    command=command,
+                    first=self._first,
                     paths=self._paths,
+                    socket_name=apart,
                     preload=self._preload,
                     folder=str(self.folder),
-                    environment=_process.worker_environment(os.environ, str(self.folder), {}),
+                    environment=_process.worker_environment(
+                        os.environ, str(self.folder), self._sandbox.environment if self._sandbox else {}
+                    ),
                     on_exited=self._on_exited,
                     on_preloaded=self._on_preloaded,
                 )
             except OSError as error:
-                self._last_error = f"{self._python}: {error.strerror}"
+                self._last_error = f"{error.filename or self._python}: {error.strerror}"
             else:
                 self.zygotes_started += 1
                 self._link = link
@@ -533,6 +556,10 @@ class WorkerPool:
 
     def _remove_folder(self) -> None:
         self._kill_all()
+        if self._sandbox is not None:
+            self._sandbox.close()
+        if self._sandbox_group is not None:
+            self._sandbox_group.remove()
         _remove_tree(str(self.folder))
         os.close(self._folder_lock)
 

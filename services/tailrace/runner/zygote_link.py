@@ -10,26 +10,31 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import tailrace.node
 from tailrace.node.zygote import MESSAGE_BYTES_MAX
 
 __all__ = ["ZygoteLink", "ZygoteLostError"]
 
 _BOOT = """\
 import sys
-fd, folder, paths, home, preload = int(sys.argv[1]), *sys.argv[2:]
+control, folder, first, paths, preload = sys.argv[1:]
+sys.path[:0] = [p for p in first.split(":") if p]
 sys.path += [p for p in paths.split(":") if p]
-try:
-    from tailrace.node.zygote import main
-except ModuleNotFoundError:
-    sys.path.append(home)
-    from tailrace.node.zygote import main
+if control.isdecimal():
+    fd = int(control)
+else:
+    import socket
+    link = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link.connect(control)
+    fd = link.detach()
+from tailrace.node.zygote import main
 main(fd, folder, [m for m in preload.split(",") if m])
 """
-"""Not `-m`: the module would be there twice. `home` is for an app's own environment, which lacks `tailrace`."""
+"""Not `-m`: the module would be there twice. `control` is a descriptor, or where none can be passed on, a socket's name."""
+
+APART_START_S_MAX = 30.0
+"""Longest from the start of a container to its connecting. A cold image takes some seconds."""
 
 STDERR_BYTES_MAX = 8 * 1024
 """Kept of what the zygote itself says; it speaks when it breaks, and then at the end."""
@@ -69,22 +74,33 @@ class ZygoteLink:
     async def start(
         cls,
         *,
-        python: str,
+        command: Sequence[str],
+        first: Sequence[str],
         paths: Sequence[str],
+        socket_name: str | None,
         preload: Sequence[str],
         folder: str,
         environment: Mapping[str, str],
         on_exited: Callable[[Mapping[str, Any]], None],
         on_preloaded: Callable[[Mapping[str, str]], None],
     ) -> ZygoteLink:
-        """Start the process; it answers requests as soon as its interpreter is up."""
+        """Start the process; it answers requests as soon as its interpreter is up.
+
+        Args:
+            command: the interpreter, with what starts it before it.
+            first, paths: for the beginning and the end of its `sys.path`.
+            socket_name: what it connects to in `folder`, its working directory, if it cannot be given a descriptor.
+        """
+        if socket_name is not None:
+            return await cls._start_apart(
+                command, first, paths, socket_name, preload, folder, environment, on_exited, on_preloaded
+            )
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        home = str(Path(tailrace.node.__file__ or "").parents[2])
         try:
             process = await asyncio.create_subprocess_exec(
-                *(python, "-I", "-c", _BOOT),
-                *(str(theirs.fileno()), folder, ":".join(paths), home, ",".join(preload)),
+                *(*command, "-I", "-c", _BOOT),
+                *(str(theirs.fileno()), folder, ":".join(first), ":".join(paths), ",".join(preload)),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -99,6 +115,55 @@ class ZygoteLink:
         finally:
             theirs.close()
         return cls(process, ours, on_exited, on_preloaded)
+
+    @classmethod
+    async def _start_apart(
+        cls,
+        command: Sequence[str],
+        first: Sequence[str],
+        paths: Sequence[str],
+        socket_name: str,
+        preload: Sequence[str],
+        folder: str,
+        environment: Mapping[str, str],
+        on_exited: Callable[[Mapping[str, Any]], None],
+        on_preloaded: Callable[[Mapping[str, str]], None],
+    ) -> ZygoteLink:
+        """The same for a process that gets no descriptor of ours: it connects to a socket of ours."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door, contextlib.ExitStack() as undo:
+            # A socket's path has at most 107 bytes: ours goes by the folder's descriptor, the other end is in the folder.
+            place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            undo.callback(os.close, place)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(socket_name, dir_fd=place)
+            door.bind(f"/proc/self/fd/{place}/{socket_name}")
+            door.listen(1)
+            door.setblocking(False)
+            process = await asyncio.create_subprocess_exec(
+                *(*command, "-I", "-c", _BOOT),
+                *(socket_name, folder, ":".join(first), ":".join(paths), ",".join(preload)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                env=dict(environment),
+                cwd=folder,
+                start_new_session=True,
+            )
+            accepting = asyncio.ensure_future(asyncio.get_running_loop().sock_accept(door))
+            ending = asyncio.ensure_future(process.wait())
+            await asyncio.wait({accepting, ending}, timeout=APART_START_S_MAX, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if accepting.done():
+                ours = accepting.result()[0]
+                ours.setblocking(False)
+                return cls(process, ours, on_exited, on_preloaded)
+            accepting.cancel()
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            assert process.stderr is not None, "it was started with a pipe"
+            said = (await process.stderr.read())[-STDERR_BYTES_MAX:].decode("utf-8", "replace").strip()
+            await process.wait()
+            raise OSError(None, said or "it did not connect")
 
     async def spawn(self, request: Mapping[str, Any], fds: Sequence[int], forked: Callable[[int], None]) -> None:
         """Have a worker forked; `forked(pid)` is called before anything else is told of that worker.
