@@ -26,7 +26,7 @@ from types import TracebackType
 
 from tailrace.errors import FatalError
 
-__all__ = ["KAFKA_VERSION", "LocalKafka", "LocalKafkaError", "run_forever"]
+__all__ = ["KAFKA_VERSION", "LocalKafka", "LocalKafkaError", "kafka_jars", "run_forever"]
 
 KAFKA_VERSION = "4.3.1"
 _ENDPOINT = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"
@@ -127,7 +127,7 @@ class LocalKafka:
         """
         with self._lock:
             assert not self.running, "it runs already"
-            java, classpath = _find_java(), _classpath()
+            java, classpath = _find_java(), os.pathsep.join(map(str, kafka_jars()))
             if self._folder is None:
                 self._folder = Path(tempfile.mkdtemp(prefix="tailrace-kafka-"))
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -370,15 +370,19 @@ def _java_version(java: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _classpath() -> str:
-    """Kafka's jars, from the list that an earlier call left in the cache, else from Maven Central."""
+def kafka_jars() -> list[Path]:
+    """Kafka's jars, from the list that an earlier call left in the cache, else from Maven Central.
+
+    Raises:
+        LocalKafkaError: fatal; they could not be fetched.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace"
     cache.mkdir(parents=True, exist_ok=True)
     listing = cache / f"kafka-{KAFKA_VERSION}.classpath"
     with _locked(cache / "kafka.lock"):
         known = listing.read_text().split(os.pathsep) if listing.exists() else []
         if known and all(Path(jar).exists() for jar in known):
-            return os.pathsep.join(known)
+            return [Path(jar) for jar in known]
         try:
             import jgo
         except ImportError:
@@ -394,7 +398,7 @@ def _classpath() -> str:
         draft = listing.with_suffix(".draft")
         draft.write_text(os.pathsep.join(jars))
         draft.replace(listing)
-        return os.pathsep.join(jars)
+        return [Path(jar) for jar in jars]
 
 
 @contextmanager
