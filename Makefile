@@ -8,12 +8,12 @@ ARGS   ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock up test check bench chaos clean
+.PHONY: help setup lock up test check bench chaos clean compose-up compose-down compose-test
 
 help: ## Show this list
 	@echo "make TARGET [ARGS='...'], where TARGET is one of:"
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
-		printf '  %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '  %-12s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP) ## Make .venv with everything that the project needs
 
@@ -21,7 +21,7 @@ up: setup ## Run the example app: a webhook, Python and SQL nodes, a chart
 	@exec $(BIN)/tailrace up examples/github $(ARGS)
 
 test: setup ## Run the tests: both logs, a real Kafka among them
-	$(BIN)/python -m pytest -m "not chaos" -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not chaos and not compose" -n $(WORKERS) --dist loadfile $(ARGS)
 
 check: setup ## Lint, formatting and types
 	$(BIN)/ruff check .
@@ -33,6 +33,15 @@ bench: setup ## Measure, each against its baseline; ARGS="NAME --json" for one
 
 chaos: setup ## The long versions of the kill, proxy and simulator tests
 	$(BIN)/python -m pytest -m chaos $(ARGS)
+
+compose-up: setup ## Start Kafka, an S3 server and all services in docker; ARGS="--scale runner=3"
+	$(BIN)/python deploy/compose.py up $(ARGS)
+
+compose-down: setup ## Stop them; ARGS=--volumes deletes their data
+	$(BIN)/python deploy/compose.py down $(ARGS)
+
+compose-test: setup ## Start them for a test, kill and restart parts under load, compare the tables
+	$(BIN)/python -m pytest -m compose -s tests/compose $(ARGS)
 
 lock: setup ## Resolve the dependencies anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra kafka-local --universal --python-version 3.11 \

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +123,8 @@ class Compose:
 
     def addresses(self, service: str, port: int) -> list[str]:
         """Where the replicas of a service are reached from this machine: `host:port`."""
-        found = []
-        for each in self.containers(service):
-            for binding in each["NetworkSettings"]["Ports"].get(f"{port}/tcp") or []:
-                found.append(f"{binding['HostIp']}:{binding['HostPort']}")
-        return sorted(found)
+        ports = [each["NetworkSettings"]["Ports"].get(f"{port}/tcp") for each in self.containers(service)]
+        return sorted(f"{each['HostIp']}:{each['HostPort']}" for bindings in ports for each in bindings or [])
 
 
 def _state(container: Mapping[str, Any]) -> str:
@@ -160,6 +157,8 @@ def settle_environment(path: Path) -> None:
         "S3_ACCESS_KEY": secrets.token_hex(10),
         "S3_SECRET_KEY": secrets.token_hex(24),
     }
+    if path.resolve() != ROOT / ".env":
+        made["ENV_FILE"] = str(path.resolve())
     _add_to_environment(path, {name: value for name, value in made.items() if name not in known})
 
 
