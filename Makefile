@@ -41,7 +41,7 @@ compose-down: setup ## Stop them; ARGS=--volumes deletes their data
 	$(BIN)/python deploy/compose.py down $(ARGS)
 
 compose-test: setup ## Start them for a test, kill and restart parts under load, compare the tables
-	$(BIN)/python -m pytest -m compose -s tests/compose $(ARGS)
+	$(BIN)/python -m pytest -m compose --tb=short -s tests/compose $(ARGS)
 
 lock: setup ## Resolve the dependencies anew into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra kafka-local --universal --python-version 3.11 \

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ BASES = ("PYTHON_IMAGE", "JAVA_IMAGE", "DEBIAN_IMAGE", "KAFKA_IMAGE", "GO_IMAGE"
 
 PULL_TIMEOUT_S = 600
 HEALTHY_TIMEOUT_S = 300
+RESTARTS_MAX = 5
+"""A container that docker has started again so often does not get healthy by itself."""
 LOG_LINES = 40
 
 
@@ -132,7 +135,7 @@ def _state(container: Mapping[str, Any]) -> str:
     if state["Status"] == "exited":
         return "well" if state["ExitCode"] == 0 else "failed"
     health = state.get("Health", {}).get("Status", "healthy")
-    if health == "unhealthy" or state["Status"] == "dead":
+    if health == "unhealthy" or state["Status"] == "dead" or container["RestartCount"] >= RESTARTS_MAX:
         return "failed"
     return "well" if state["Status"] == "running" and health == "healthy" else "waiting"
 
@@ -193,10 +196,15 @@ def settle_bases(environment: Path) -> None:
             shutil.rmtree(folder)
     else:
         print("the usual base images cannot be pulled: one is made of Debian's packages", flush=True)
-        base = _output(DEPLOY / "base-image.sh").strip()
-        bring_packages(DEPLOY / "tailrace" / "outside")
-        bring_kafka(DEPLOY / "kafka" / "outside")
-        bring_s3(DEPLOY / "s3" / "outside")
+        with ThreadPoolExecutor() as pool:
+            making = pool.submit(_output, DEPLOY / "base-image.sh")
+            bringing = [
+                pool.submit(bring, DEPLOY / image / "outside")
+                for image, bring in (("tailrace", bring_packages), ("kafka", bring_kafka), ("s3", bring_s3))
+            ]
+            for each in bringing:
+                each.result()
+            base = making.result().strip()
     _add_to_environment(environment, dict.fromkeys(BASES, base))
 
 

@@ -39,10 +39,9 @@ broker.heartbeat.interval.ms=250
 message.max.bytes=67108864
 PROPERTIES
 
-java=(java "-Xms$KAFKA_HEAP" "-Xmx$KAFKA_HEAP" -XX:+UseG1GC -Xshare:auto -XX:+ExitOnOutOfMemoryError
-    -Djava.awt.headless=true -Djava.io.tmpdir=/tmp -Dorg.slf4j.simpleLogger.defaultLogLevel=warn
+java=(java -Xshare:auto -XX:+ExitOnOutOfMemoryError -Djava.awt.headless=true -Djava.io.tmpdir=/tmp -Dorg.slf4j.simpleLogger.defaultLogLevel=warn
     -Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info -cp "/opt/kafka/libs/*")
 if [ ! -e /var/lib/kafka/data/meta.properties ]; then
-    "${java[@]}" kafka.tools.StorageTool format -t "$KAFKA_CLUSTER_ID" -c /tmp/server.properties
+    "${java[@]}" -XX:TieredStopAtLevel=1 -XX:+UseSerialGC kafka.tools.StorageTool format -t "$KAFKA_CLUSTER_ID" -c /tmp/server.properties
 fi
-exec "${java[@]}" kafka.Kafka /tmp/server.properties
+exec "${java[@]}" "-Xms$KAFKA_HEAP" "-Xmx$KAFKA_HEAP" -XX:+UseG1GC kafka.Kafka /tmp/server.properties
