@@ -133,7 +133,7 @@ def test_what_a_page_names_exists(page: Path) -> None:
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
         assert (page.parent / link).exists(), link
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"(?:^    |`)make ([a-z]+)", text, re.MULTILINE):
+    for target in re.findall(r"(?:^    |`)make ([a-z-]+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     for called in re.findall(r"(?:^ {4}|`|/)tailrace ([a-z][a-z-]*(?: [a-z][a-z-]*)?)", text, re.MULTILINE):
         first = called.split()[0]
