@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -76,8 +77,8 @@ class Containers:
         return f"kafka://127.0.0.1:{known['KAFKA_PORT']}?security.protocol=SASL_PLAINTEXT&{sasl}"
 
     def start(self, apps: Path, scale: Mapping[str, int]) -> None:
-        first = free_port_range(10)
-        wishes = {"APPS_DIR": apps, "KAFKA_PORT": free_port_range(1), "GATEWAY_PORTS": f"{first}-{first + 9}"}
+        first = free_ports(10)
+        wishes = {"APPS_DIR": apps, "KAFKA_PORT": free_ports(), "GATEWAY_PORTS": f"{first}-{first + 9}"}
         self._environment.write_text("".join(f"{name}={value}\n" for name, value in wishes.items()))
         self._environment.chmod(0o600)
         scales = [word for service, count in scale.items() for word in ("--scale", f"{service}={count}")]
@@ -206,7 +207,7 @@ class Processes:
 
     def _replica(self, service: str, folder: Path) -> _Replica:
         folder.mkdir()
-        port = free_port_range(1)
+        port = free_ports()
         command = [sys.executable, *self._services[service]["command"][1:]]
         checks = self._services[service].get("healthcheck", {}).get("test")
         path = checks[-1] if checks else None
@@ -278,12 +279,17 @@ def _default(value: str) -> str:
     return re.sub(r"\$\{[A-Z_]+(?::-([^}]*)|:\?[^}]*)\}", lambda found: found[1] or "", value)
 
 
-def free_port_range(count: int) -> int:
-    """The first of some ports of this machine that nobody listens on."""
-    for first in range(20_000 + os.getpid() % 5_000, 32_000, count):
-        if all(_is_free(port) for port in range(first, first + count)):
-            return first
-    raise AssertionError("no free ports")
+_NEXT_PORT = itertools.count(20_000 + os.getpid() % 5_000)
+
+
+def free_ports(count: int = 1) -> int:
+    """The first of some ports in a row that nobody listens on; none is given twice."""
+    found: list[int] = []
+    while len(found) < count:
+        port = next(_NEXT_PORT)
+        assert port < 32_000, "no free ports"
+        found = [*found, port] if _is_free(port) else []
+    return found[0]
 
 
 def _is_free(port: int) -> bool:
