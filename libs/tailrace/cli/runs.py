@@ -9,8 +9,9 @@ import typer
 from tailrace.cli.errors import EXIT_FAILED, EXIT_OK, UsageError
 from tailrace.cli.options import App, Data, Json
 from tailrace.cli.output import clock_time, duration, moment, print_json, print_table, say
+from tailrace.cli.runview import show
 
-__all__ = ["logs", "nodes", "runs", "status", "trigger"]
+__all__ = ["cli", "logs", "nodes", "runs", "status", "trigger"]
 
 _STYLES = {"failed": "red", "stopped": "red", "paused": "yellow", "retrying": "yellow", "running": "green"}
 
@@ -80,7 +81,12 @@ def nodes(app: App = None, data: Data = None, as_json: Json = False) -> None:
         print_table(("app", "node", "state", "last run", "goes on at", "behind", "error"), rows, right=("behind",))
 
 
+cli = typer.Typer(no_args_is_help=False, invoke_without_command=True)
+
+
+@cli.callback()
 def runs(
+    context: typer.Context,
     node: Annotated[str | None, typer.Option("--node", help="Only runs of this node: its id or title.")] = None,
     status: Annotated[
         str | None, typer.Option("--status", metavar="STATUS", help="Only ok, failed, timed_out or died.")
@@ -89,12 +95,14 @@ def runs(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """The newest runs, oldest first.
+    """The newest runs, oldest first; `runs show RUN` tells all of one.
 
     \b
     tailrace runs --node normalise --last 5
     tailrace runs --status failed --json | jq '.[].error'
     """
+    if context.invoked_subcommand is not None:
+        return
     from tailrace.cli.client import Client
 
     if status is not None and status not in ("ok", "failed", "timed_out", "died"):
@@ -125,6 +133,9 @@ def runs(
         rows,
         right=("rows in", "rows out", "took"),
     )
+
+
+cli.command("show")(show)
 
 
 def logs(

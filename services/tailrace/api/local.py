@@ -45,6 +45,10 @@ class RunnerView(Protocol):
         """Newest runs, oldest first; dataclasses."""
         ...
 
+    async def run(self, run: str) -> dict[str, Any]:
+        """One run, with the runs whose rows it read and those that read its rows."""
+        ...
+
     def lines(self, *, node: str | None, run: str | None, last: int) -> Sequence[Any]:
         """Newest lines of output, oldest first; dataclasses."""
         ...
@@ -156,6 +160,7 @@ class LocalApi:
         router.add_get("/api/local/status", self._guarded(self._status))
         router.add_post("/api/local/trigger", self._guarded(self._trigger))
         router.add_get("/api/local/runs", self._guarded(self._runs))
+        router.add_get("/api/local/run", self._guarded(self._run))
         router.add_get("/api/local/logs", self._guarded(self._logs))
         router.add_get("/api/local/nodes", self._guarded(self._nodes))
         router.add_get("/api/local/tables", self._guarded(self._tables))
@@ -217,6 +222,9 @@ class LocalApi:
         query = request.query
         runs = self._runner.runs(node=query.get("node"), kind=query.get("status"), last=int(query.get("last", 50)))
         return _json([asdict(run) for run in runs])
+
+    async def _run(self, request: web.Request) -> web.Response:
+        return _json(await self._runner.run(request.query.get("run", "")))
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         query = request.query

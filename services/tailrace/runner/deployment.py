@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tailrace.engine import Cron, Manual, NodeSpec, Reactive, Trigger
+from tailrace.engine import Cron, Manual, NodeSpec, Reactive, Trigger, check_schedule
 from tailrace.errors import RejectedError
 from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, node_version, topic_name
 from tailrace.log import TopicSpec
@@ -135,7 +135,11 @@ class Deployment:
 
 
 def deploy(app: App, app_dir: Path, settings: RunnerSettings, version: int = 0) -> Deployment:
-    """What `app` means to the runner. Pure, given the files' folder."""
+    """What `app` means to the runner. Pure, given the files' folder.
+
+    Raises:
+        BadScheduleError: rejected; a node's schedule cannot be used.
+    """
     schemas = _schemas(app)
     by_key = {
         store.key: DeployedTable(
@@ -195,6 +199,7 @@ def _node(
     if node.is_manual:
         trigger = Manual()
     elif node.cron:
+        check_schedule(node.cron)
         trigger = Cron(node.cron)
     slot = slot_name(app.slug, node.key, number)
     others = {

@@ -20,6 +20,7 @@ import contextlib
 import logging
 import os
 import shutil
+import socket
 import sys
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
@@ -80,6 +81,7 @@ from tailrace.runner.deployment import (
 from tailrace.runner.environments import Environments, environment_of
 from tailrace.runner.given import Given, Kept, LettersBack, letters_from_json
 from tailrace.runner.journal import Journal, LogLine, RunEntry
+from tailrace.runner.lineage import Lineage, lineage_of
 from tailrace.runner.moments import together
 from tailrace.runner.outcomes import outcome_of_death, outcome_of_end
 from tailrace.runner.pools import Place, WorkerPools, stronger
@@ -93,6 +95,8 @@ from tailrace.runner.slots import SlotState, index_topic, restore
 from tailrace.runner.tails import Pin
 from tailrace.runner.tenure import Alone, Tenure
 from tailrace.runner.transaction import build
+from tailrace.runner.upkeep import trim_before
+from tailrace.runner.usage import Meter, Usage
 from tailrace.runner.workers import Worker, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
 from tailrace.tables import Answer, StagedFiles, VersionView, lane_of, split_lane, topic_of
@@ -148,7 +152,7 @@ class Host:
     ) -> None:
         self.log = log
         self.settings = settings or RunnerSettings()
-        self.journal = Journal(log, runtime.clock)
+        self.journal = Journal(log, runtime.clock, f"{socket.gethostname()}-{runtime.random.randrange(1 << 32):08x}")
         self.deployments: dict[str, Deployment] = {}
         self._data_dir = data_dir
         self._staging = staging or StagingArea(data_dir / "staging")
@@ -206,6 +210,8 @@ class Host:
         shutil.rmtree(self._staging.folder / REPLAYS_FOLDER, ignore_errors=True)
         await self._pools.start()
         self._spawn(self._listen())
+        self._spawn(self.journal.read_others())
+        self._spawn(self._trim_history())
 
     async def deploy(self, deployments: Sequence[Deployment]) -> None:
         """These are the apps from now on. Nodes that are gone or have changed end their run first."""
@@ -232,6 +238,9 @@ class Host:
                     if known.deployed.app_dir != node.app_dir and known.current is None:
                         self._retire(known)
                     known.deployed = node
+        running = {slot for deployment in deployments for slot in deployment.nodes}
+        for gone in [each for name, each in self._slots.items() if name not in running and each.current is None]:
+            self._retire(gone)
         if new:  # what their slots remember has not been read yet
             for shard in list(self._shards.openings):
                 self._lose(shard, "another app was deployed")
@@ -496,6 +505,16 @@ class Host:
                     self._post(Triggered(now_ms=self._now(), slot=slot, offset=int(record.offset)))
         self._triggers[topic] = end
 
+    async def _trim_history(self) -> None:
+        """Let go of runs, lines and triggers that are older than `history_retention`, now and then."""
+        while True:
+            await asyncio.sleep(self.settings.history_interval.total_seconds())
+            before_ms = self._now() - int(self.settings.history_retention.total_seconds() * 1000)
+            for deployment in list(self.deployments.values()):
+                topics = (deployment.journal_topic, deployment.triggers_topic)
+                with contextlib.suppress(RejectedError):
+                    await trim_before(self.log, topics, before_ms, self._call)
+
     def _answer(self, graph: str, answer: Answer) -> None:
         if not self._respond(answer):
             self._spawn(self._answers.send(graph, answer))
@@ -507,8 +526,10 @@ class Host:
         began_s = self._runtime.clock.monotonic_s()
         ended: Outcome | None = None
         reason = ""
+        used = Usage()
         try:
             warm = await self._warm_worker(slot, run.order)
+            meter = Meter(warm.worker.pid)
             desk = Desk(
                 run,
                 self._catalog,
@@ -525,6 +546,7 @@ class Host:
                     warm.worker.output.begin_run(run.order.run)
                     ended = await warm.link.converse(desk, run.order)
                     warm.worker.output.end_run()
+                used = meter.read()
             except TimeoutError:
                 reason = (
                     f"it ran over its hard limit of {run.order.time_limit_s:g} s and did not end when told; "
@@ -557,7 +579,7 @@ class Host:
         if run.given is not None:
             outcome = self._given_back(slot, run, ended, outcome)
         run.outcome = outcome
-        run.entry = self._entry(slot, run, outcome, ended)
+        run.entry = self._entry(slot, run, outcome, ended, used)
         slot.settled.clear()
         self._runtime.probe.reached("run-ended")
         self._post(RunEnded(now_ms=self._now(), slot=slot.name, run=run.number, outcome=outcome))
@@ -607,7 +629,7 @@ class Host:
         known = {table: self._catalog.snapshots(table, pin.view) for table, pin in pins.items()}
         given = await self._give(slot, start, order.run, record, pins)
         order = given.order(order) if given is not None else order
-        run = Run(slot.name, start, order, self._now(), pins, dict(pins), known, given=given)
+        run = Run(slot.name, start, order, self._now(), pins, dict(pins), known, given=given, node=node)
         slot.runs[number] = slot.current = run
         self._look_again(slot)  # reads ahead while the worker is at work
         self._runtime.probe.reached("run-begun")
@@ -759,9 +781,9 @@ class Host:
             self._spawn(asyncio.to_thread(self._staging.drop, folders))
         self._look_again(slot)
 
-    def _entry(self, slot: Slot, run: Run, outcome: RunOutcome, ended: Outcome | None) -> RunEntry:
+    def _entry(self, slot: Slot, run: Run, outcome: RunOutcome, ended: Outcome | None, used: Usage) -> RunEntry:
         """What is told of a run once it is committed: then its rows are there for whoever is told."""
-        node = slot.deployed
+        node = run.node or slot.deployed
         return RunEntry(
             run=run.order.run,
             graph=node.graph,
@@ -783,6 +805,8 @@ class Host:
             version=node.spec.version,
             code=node.app_dir.parent.name,
             began={"state": run.order.state, "orders": run.order.orders},
+            cpu_ms=used.cpu_ms,
+            memory_bytes=used.memory_bytes,
         )
 
     # -- commits --------------------------------------------------------------------------------------------------
@@ -984,6 +1008,15 @@ class Host:
         async with contextlib.aclosing(replay.events()) as events:
             async for event in events:
                 yield event
+
+    async def run(self, graph: str, run: str) -> tuple[RunEntry, Lineage]:
+        """A run with all that is known of it, and the runs next to it.
+
+        Raises:
+            UnknownRunError: rejected; the app's journal has no such run.
+        """
+        entry = await self.journal.find(graph, run)
+        return entry, lineage_of(entry, await self.journal.all_runs(graph))
 
     async def _hire(self, order: RunOrder) -> tuple[Worker, Link]:
         nodes = self.deployments[order.graph].nodes if order.graph in self.deployments else {}

@@ -38,6 +38,9 @@ RECORD_BYTES = 1 << 20
 SEARCH_RECORDS = 200
 """Records of the journal that are read at once."""
 
+LINEAGE_RECORDS = 5_000
+"""Records of the journal in which the neighbours of a run are looked for: an hour and more of a busy app."""
+
 AROUND_MS = (30_000, 60_000)
 """How long before and after a moment runs may be committed that have part in it: one is written down a second after
 its end, and several of a hot node within a second are one entry."""
@@ -79,6 +82,12 @@ class RunEntry:
     """The node's: it changes with code, parameters and wiring."""
     code: str = ""
     """The folder of the app's files, below those of the app."""
+    cpu_ms: int | None = None
+    """CPU time of its worker; None where nobody knows, as of one that died."""
+    memory_bytes: int | None = None
+    """Most memory that its worker had in use."""
+    host: str = ""
+    """Which host ran it."""
     began: dict[str, Any] | None = None
     """`state` and `orders` as the run found them. Written to the journal's topic, not kept in memory; None where they
     have more than `BEGAN_BYTES_MAX`."""
@@ -96,6 +105,7 @@ class LogLine:
     at_ms: int
     stream: str
     text: str
+    host: str = ""
 
 
 Entry = RunEntry | LogLine
@@ -110,16 +120,27 @@ class UnknownRunError(RejectedError):
 
 
 class Journal:
-    """Runs and lines of all apps of a host."""
+    """Runs and lines of all apps of a host, and what other hosts write into the journals of the same apps.
 
-    def __init__(self, log: Log, clock: Clock) -> None:
+    Args:
+        host: names this host in what it writes; no two that live have the same.
+    """
+
+    def __init__(self, log: Log, clock: Clock, host: str = "") -> None:
         self._log = log
         self._clock = clock
+        self._host = host
         self._runs: deque[RunEntry] = deque(maxlen=RUNS_MAX)
         self._lines: deque[LogLine] = deque(maxlen=LINES_MAX)
         self._listeners: list[Callable[[Entry], None]] = []
+        self._others: list[Callable[[Entry], None]] = []
+        self._read: dict[Partition, Offset] = {}
+        """How far each journal was read, or written by us."""
+        self._watch = log.watch()
         self._topics: dict[str, Partition] = {}
         self._waiting: dict[str, list[Entry]] = {}
+        self._folding: dict[tuple[str, str], int] = {}
+        """By app and node: which of those that wait its next quiet run is folded into."""
         self._flusher: asyncio.TimerHandle | None = None
         self._flushing: set[asyncio.Task[None]] = set()
 
@@ -131,11 +152,13 @@ class Journal:
                 self._runs.append(entry)
             else:
                 self._lines.append(entry)
+        self._watch.add([partition])
 
     def _tail(self, partition: Partition) -> list[Entry]:
         try:
             start = self._log.starts([partition])[partition]
             end = self._log.ends([partition])[partition]
+            self._read[partition] = end
             first = Offset(max(start, end - SEARCH_RECORDS))
             batch = self._log.read(partition, first, stop=end, records_max=SEARCH_RECORDS)
         except TailraceError:
@@ -171,6 +194,44 @@ class Journal:
                             return entry
             stop = first
         return None
+
+    async def all_runs(self, graph: str) -> list[RunEntry]:
+        """The runs of the journal's last `LINEAGE_RECORDS` records, oldest first."""
+        await self.flush()
+        return await asyncio.to_thread(self._newest_runs, self._topics[graph])
+
+    def _newest_runs(self, partition: Partition) -> list[RunEntry]:
+        start, end = self._log.starts([partition])[partition], self._log.settled_ends([partition])[partition]
+        first = Offset(max(start, end - LINEAGE_RECORDS))
+        return [
+            entry
+            for batch in scan(self._log, partition, first, end)
+            for record in batch.records
+            for entry in _entries(record)
+            if isinstance(entry, RunEntry)
+        ]
+
+    async def read_others(self) -> None:
+        """Take in what other hosts write, for as long as this one lives: any host tells of all runs."""
+        while True:
+            for partition in await self._watch.wait():
+                with contextlib.suppress(TailraceError):
+                    for entry in await asyncio.to_thread(self._news, partition):
+                        self._keep(entry)
+                        for listener in self._others:
+                            listener(entry)
+
+    def _news(self, partition: Partition) -> list[Entry]:
+        start = self._read.get(partition)
+        if start is None:
+            return []
+        found: list[Entry] = []
+        end = self._log.ends([partition])[partition]
+        start = max(start, self._log.starts([partition])[partition])
+        for batch in scan(self._log, partition, start, end):
+            found += [_light(each) for record in batch.records for each in _entries(record) if each.host != self._host]
+            self._read[partition] = max(self._read[partition], batch.next)
+        return found
 
     async def positions_before(self, graph: str, at_ms: int, tables: Collection[str]) -> dict[str, int]:
         """Where tables stood for the last runs that read or wrote them and were written down by a moment."""
@@ -214,25 +275,33 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Keep `entry`, tell the listeners, and write it within a second."""
+        entry = replace(entry, host=self._host)
         light = _light(entry)
-        if isinstance(light, RunEntry):
-            self._runs.append(light)
-        else:
-            self._lines.append(light)
-        for listener in self._listeners:
+        self._keep(light)
+        for listener in (*self._listeners, *self._others):
             listener(light)
         waiting = self._waiting.setdefault(entry.graph, [])
-        last = waiting[-1] if waiting else None
-        if _foldable(entry) and last is not None and _foldable(last) and last.node == entry.node:
+        place = self._folding.pop((entry.graph, entry.node), None)
+        if place is not None and _foldable(entry):
+            last = waiting[place]
             assert isinstance(last, RunEntry) and isinstance(entry, RunEntry)
-            waiting[-1] = _folded(last, entry)
+            waiting[place] = _folded(last, entry)
         else:
+            place = len(waiting)
             waiting.append(entry)
+        if _foldable(entry):
+            self._folding[entry.graph, entry.node] = place
         if self._flusher is None:
             self._flusher = asyncio.get_running_loop().call_later(FLUSH_S, self._start_flush)
 
+    def _keep(self, entry: Entry) -> None:
+        if isinstance(entry, RunEntry):
+            self._runs.append(entry)
+        else:
+            self._lines.append(entry)
+
     def listen(self, listener: Callable[[Entry], None]) -> Callable[[], None]:
-        """Call `listener` with each new entry; returns what ends that."""
+        """Call `listener` with each new entry of this host; returns what ends that."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -255,19 +324,19 @@ class Journal:
         return found[-last:]
 
     async def follow(self) -> AsyncIterator[Entry]:
-        """Entries as they come."""
+        """Entries as they come, those of other hosts too (a second or so later)."""
         queue: asyncio.Queue[Entry] = asyncio.Queue(maxsize=LINES_MAX)
 
         def put(entry: Entry) -> None:
             if not queue.full():  # a reader this slow misses some, rather than hold the host back
                 queue.put_nowait(entry)
 
-        stop = self.listen(put)
+        self._others.append(put)
         try:
             while True:
                 yield await queue.get()
         finally:
-            stop()
+            self._others.remove(put)
 
     def _start_flush(self) -> None:
         self._flusher = None
@@ -278,6 +347,7 @@ class Journal:
     async def flush(self) -> None:
         """Write what waits. What cannot be written now (the log is away) stays in memory only."""
         waiting, self._waiting = self._waiting, {}
+        self._folding = {}
         for graph, entries in waiting.items():
             partition = self._topics.get(graph)
             if partition is None:
@@ -287,7 +357,9 @@ class Journal:
                 for rows, body in _bodies(entries)
             ]
             with contextlib.suppress(TailraceError):
-                await asyncio.to_thread(self._log.append, partition, records)
+                written = await asyncio.to_thread(self._log.append, partition, records)
+                if self._read.get(partition) == written.start:  # nobody wrote in between: we need not read it
+                    self._read[partition] = written.stop
 
     async def close(self) -> None:
         """Write what waits and stop."""
@@ -296,6 +368,7 @@ class Journal:
         await self.flush()
         if self._flushing:
             await asyncio.wait(self._flushing, timeout=1)
+        self._watch.close()
 
 
 def _foldable(entry: Entry) -> bool:
@@ -306,6 +379,9 @@ def _folded(first: RunEntry, second: RunEntry) -> RunEntry:
     values: dict[str, Any] = {name: getattr(second, name) for name in RunEntry.__slots__}
     for name in ("runs", "rows_in", "rows_out", "duration_ms", "covers"):
         values[name] = getattr(first, name) + getattr(second, name)
+    values["cpu_ms"] = None if None in (first.cpu_ms, second.cpu_ms) else first.cpu_ms + second.cpu_ms  # type: ignore[operator]
+    values["memory_bytes"] = max(each.memory_bytes or 0 for each in (first, second)) or None
+    values["reasons"] = tuple(dict.fromkeys((*first.reasons, *second.reasons)))
     for name in ("started_ms", "places", "began"):
         values[name] = getattr(first, name)
     values["first_run"] = first.first_run or first.run

@@ -15,6 +15,7 @@ from tailrace.errors import RejectedError, TailraceError
 from tailrace.log import Batch, Commit, NewRecord, OffsetGapError, Partition
 from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
 from tailrace.runner.deadletters import InHand
+from tailrace.runner.deployment import DeployedNode
 from tailrace.runner.given import Given
 from tailrace.runner.journal import RunEntry
 from tailrace.runner.past import Held, PastGoneError
@@ -102,6 +103,8 @@ class Run:
     """Of the versions it reads, as they were known when the table was pinned: they lie before its cut."""
     at: Mapping[str, int] = field(default_factory=dict)
     """Tables that are read as of earlier positions."""
+    node: DeployedNode | None = None
+    """As it was deployed when the run began: another version may be, before it ends."""
     writes: list[Write] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     part: int = 0

@@ -86,6 +86,12 @@ class RunnerSettings:
     stop_timeout: timedelta = timedelta(seconds=3)
     """Longest that a clean stop waits for runs to end; what has not ended by then starts again after the restart."""
 
+    history_retention: timedelta = timedelta(days=7)
+    """How long runs, their output and triggers stay in the log. More is more to read through for who looks for a run."""
+
+    history_interval: timedelta = timedelta(minutes=20)
+    """How often what is older is let go of; each time takes some reads of the log."""
+
     retry_pause: timedelta = timedelta(milliseconds=250)
     """Pause before a log that is away is asked again."""
 

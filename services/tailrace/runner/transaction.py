@@ -73,7 +73,7 @@ def build(parts: Sequence[CommitPart], slots: Mapping[str, Slot], now_ms: int) -
 
 
 def _add_letters(transaction: Transaction, slot: Slot, run: Run, letters: Sequence[DeadLetter], now_ms: int) -> None:
-    topics = {table.topic: table.dead_letters for table in slot.deployed.stores}
+    topics = {table.topic: table.dead_letters for table in (run.node or slot.deployed).stores}
     for letter in letters:
         topic = topics.get(topic_of(letter.table))
         if topic is not None:

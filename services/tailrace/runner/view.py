@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from tailrace.errors import RejectedError
@@ -91,6 +92,29 @@ class HostView:
     def runs(self, *, node: str | None, kind: str | None, last: int) -> Sequence[RunEntry]:
         """Newest runs, oldest first."""
         return self._host.journal.runs(node=node, kind=kind, last=last)
+
+    async def run(self, run: str) -> dict[str, Any]:
+        """One run with all that is known of it but its State, and the runs next to it, with their titles.
+
+        Raises:
+            UnknownAppError, UnknownRunError: rejected; there is no such run.
+        """
+        graph = self._graph_of(run)
+        entry, lineage = await self._host.run(graph, run)
+        tables = {table.topic: table.store.name for table in self._host.deployments[graph].tables.values()}
+        return {
+            **asdict(replace(entry, began=None)),
+            "up": lineage.up,
+            "down": lineage.down,
+            "partial": lineage.partial,
+            "tables": {topic: tables.get(topic, topic) for topic in {*entry.read, *entry.wrote}},
+        }
+
+    def _graph_of(self, run: str) -> str:
+        graph = next((graph for graph in self._host.deployments if run.startswith(f"{graph}/")), None)
+        if graph is None:
+            raise UnknownAppError(run.partition("/")[0], list(self._host.deployments))
+        return graph
 
     def lines(self, *, node: str | None, run: str | None, last: int) -> Sequence[LogLine]:
         """Newest lines of output, oldest first."""
@@ -242,9 +266,7 @@ class HostView:
         self, run: str, *, code: str | None = None, ignore: Sequence[str] = (), rows_max: int = 100
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Run an earlier run again; what happens, and in the end how the rows differ."""
-        graph = next((graph for graph in self._host.deployments if run.startswith(f"{graph}/")), None)
-        if graph is None:
-            raise UnknownAppError(run.partition("/")[0], list(self._host.deployments))
+        graph = self._graph_of(run)
         wishes = ReplayWishes(code=code, ignore=ignore, rows_max=rows_max)
         async with contextlib.aclosing(self._host.replay(graph, run, wishes)) as events:
             async for event in events:
