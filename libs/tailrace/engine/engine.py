@@ -33,6 +33,7 @@ from tailrace.engine.model import (
     RunEnded,
     ShardOpened,
     SlotRecord,
+    SlotsFound,
     StartRun,
     Tick,
     Triggered,
@@ -188,6 +189,8 @@ class Engine:
                 self._checkpoint(event)
             case ShardOpened():
                 self._shard_opened(event)
+            case SlotsFound():
+                self._slots_found(event)
             case CommitRefused():
                 self._commit_refused(event)
             case WriterLost():
@@ -280,6 +283,14 @@ class Engine:
                 slot.pace = Pace.first(self._limits, tries=slot.record.tries)
                 self._set_schedule(slot)
                 self._look(slot)
+
+    def _slots_found(self, event: SlotsFound) -> None:
+        for key, record in event.records.items():
+            slot = self._slot(key)
+            at_rest = slot.spec is None and slot.going is None and not slot.ended
+            if self._shards[slot.shard].stands == "open" and at_rest:
+                slot.record = record
+                slot.pace = Pace.first(self._limits, tries=record.tries)
 
     def _run_ended(self, event: RunEnded) -> None:
         slot = self._slots.get(event.slot)

@@ -41,6 +41,7 @@ __all__ = [
     "RunOutcome",
     "ShardOpened",
     "SlotRecord",
+    "SlotsFound",
     "StartRun",
     "Tick",
     "Trigger",
@@ -291,6 +292,16 @@ class ShardOpened:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SlotsFound:
+    """`records` of slots whose app was not deployed when their shards were opened; read after that. It comes before the
+    `Deploy` that brings the app."""
+
+    now_ms: int
+    records: Mapping[str, SlotRecord]
+    """By slot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class News:
     """A table has records. May come twice, late and in any order: the engine keeps the greatest offsets."""
 
@@ -426,6 +437,7 @@ Event: TypeAlias = (
     Deploy
     | Own
     | ShardOpened
+    | SlotsFound
     | News
     | Triggered
     | Tick

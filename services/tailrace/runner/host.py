@@ -52,6 +52,7 @@ from tailrace.engine import (
     RunOutcome,
     ShardOpened,
     SlotRecord,
+    SlotsFound,
     Standing,
     StartRun,
     Tick,
@@ -241,9 +242,8 @@ class Host:
         running = {slot for deployment in deployments for slot in deployment.nodes}
         for gone in [each for name, each in self._slots.items() if name not in running and each.current is None]:
             self._retire(gone)
-        if new:  # what their slots remember has not been read yet
-            for shard in list(self._shards.openings):
-                self._lose(shard, "another app was deployed")
+        if new:
+            await self._recall(sorted(new))
         self._post(
             Deploy(
                 now_ms=self._now(),
@@ -253,6 +253,21 @@ class Host:
         self._follow_tables()
         self._watch.add([Partition(deployment.triggers_topic) for deployment in deployments])
         self._watch.add([Partition(deployment.index_topic) for deployment in deployments])
+
+    async def _recall(self, graphs: Sequence[str]) -> None:
+        """Find out what the nodes of new apps remember, without a pause for those of the others."""
+        for shard in list(self._shards.openings):
+            states = await self._shards.recall(shard, graphs)
+            if states is None:
+                self._lose(shard, "another app was deployed")  # it may be opened without the new app by now
+                continue
+            for name, state in states.items():
+                if name in self._slots:
+                    self._slots[name].rebase(state)
+                else:
+                    self._unclaimed[name] = state
+            records = {name: state.record for name, state in states.items()}
+            self._post(SlotsFound(now_ms=self._now(), records=records))
 
     @property
     def owned(self) -> frozenset[int]:

@@ -146,6 +146,8 @@ class Journal:
 
     async def load(self, graph: str, topic: str) -> None:
         """Begin to write the journal of `graph` to `topic`, and read what its end holds."""
+        if graph in self._topics:
+            return
         partition = self._topics[graph] = Partition(topic)
         for entry in await asyncio.to_thread(self._tail, partition):
             if isinstance(entry, RunEntry):

@@ -41,6 +41,8 @@ class Shards:
         self._call = call
         self._threads = threads
         self._writers: dict[int, Writer] = {}
+        self._opened: dict[int, int] = {}
+        """Number of the opening that its writer came from."""
         self._epochs: dict[int, str] = {}
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.openings: dict[int, int] = {}
@@ -62,10 +64,20 @@ class Shards:
             states: dict[str, SlotState]
             writer, states = await self._call(lambda: self._open_and_restore(shard, graphs, index_topics))
             self._writers[shard] = writer
+            self._opened[shard] = opening
             self._epochs[shard] = f"{self._random.getrandbits(40):010x}"
             if self.openings.get(shard) != opening:
                 await self._close(shard)
                 return None
+            return states
+
+    async def recall(self, shard: int, graphs: Sequence[str]) -> dict[str, SlotState] | None:
+        """What slots of apps remember that nobody asked for when the shard was opened; None where it is not open, or is to
+        be opened anew."""
+        async with self._turns[shard]:
+            if shard not in self._writers or self._opened.get(shard) != self.openings.get(shard):
+                return None
+            states: dict[str, SlotState] = await self._call(lambda: restore(self._log, graphs, shard, self._count))
             return states
 
     async def release(self, shard: int) -> None:
