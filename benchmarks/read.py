@@ -25,7 +25,7 @@ from tailrace.tables.messages import file_message
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read"]
+__all__ = ["one_run", "read"]
 
 ROWS = 10_000_000
 ROWS_QUICK = 1_000_000
@@ -115,7 +115,8 @@ def _by_hand(paths: list[Path]) -> tuple[float, Any]:
     return (time.perf_counter() - began_s) * 1e3, found
 
 
-async def _one_run(host: Host, graph: str, node: str) -> RunEntry:
+async def one_run(host: Host, graph: str, node: str) -> RunEntry:
+    """Trigger a node, and wait for the end of its run."""
     told: asyncio.Future[RunEntry] = asyncio.get_running_loop().create_future()
 
     def tell(entry: Entry) -> None:
@@ -141,7 +142,7 @@ async def _measure(log: Log, deployment: Deployment, folder: Path, paths: list[P
         node = next(iter(deployment.nodes.values())).node.key
         for number in range(rounds + 1):
             took_ms, _ = await asyncio.to_thread(_by_hand, paths)
-            run = await _one_run(host, deployment.graph, node)
+            run = await one_run(host, deployment.graph, node)
             assert run.kind == "ok", run.error
             lines = [line.text for line in host.journal.lines(run=run.run) if line.text.startswith("{")]
             answer = orjson.loads(lines[-1])

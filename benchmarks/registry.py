@@ -18,6 +18,7 @@ BENCHMARKS = {
     "gateway-kafka": "gateway:kafka",
     "gateway-capacity": "gateway_capacity:capacity",
     "bulk": "bulk:bulk",
+    "bulk-lake": "bulk_lake:bulk_lake",
     "read": "read:read",
     "upkeep": "upkeep:upkeep",
     "snapshot": "snapshot:snapshot",

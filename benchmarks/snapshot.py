@@ -27,7 +27,7 @@ from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log
 from tailrace.snapshotter import SnapshotterSettings, TableWish
 from tailrace.testing.kafka import LocalKafka
 
-__all__ = ["freshness", "snapshot", "snapshot_memory"]
+__all__ = ["freshness", "settings_of", "snapshot", "snapshot_memory", "way"]
 
 RECORDS = 2_000_000
 RECORDS_QUICK = 200_000
@@ -44,7 +44,8 @@ def _fill(log: Log, topic: str, records: Iterator[NewRecord]) -> None:
         log.append(Partition(topic), some)
 
 
-def _settings(folder: Path, url: str) -> SnapshotterSettings:
+def settings_of(folder: Path, url: str) -> SnapshotterSettings:
+    """A snapshotter that makes snapshots at once, of the app `bench`, and then ends."""
     return SnapshotterSettings(
         log_url=url,
         lake_url=str(folder / "lake"),
@@ -56,9 +57,10 @@ def _settings(folder: Path, url: str) -> SnapshotterSettings:
     )
 
 
-def _way(way: str, settings: SnapshotterSettings) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.snapshot_main", way, orjson.dumps(settings.to_json()).decode()]
-    environment = {**SPARING, **os.environ} if way == "ours" else None  # as `up` starts it
+def way(name: str, settings: SnapshotterSettings) -> dict[str, Any]:
+    """Bring what is in the log into the lake, in a process of its own: `snapshot_main`, which tells of the names."""
+    command = [sys.executable, "-m", "benchmarks.snapshot_main", name, orjson.dumps(settings.to_json()).decode()]
+    environment = {**SPARING, **os.environ} if name == "ours" else None  # as `up` starts it
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     found: dict[str, Any] = orjson.loads(done.stdout.splitlines()[-1])
     return found
@@ -80,9 +82,9 @@ def snapshot(*, quick: bool) -> Result:
         log.create_topics([TopicSpec("bench._index", compacted=True), TopicSpec("bench.orders")])
         _fill(log, "bench.orders", messages(count))
         log.close()
-        settings = _settings(folder, kafka.url)
-        bare = _way("bare", settings)
-        own = _way("ours", settings)
+        settings = settings_of(folder, kafka.url)
+        bare = way("bare", settings)
+        own = way("ours", settings)
         assert _rows(folder) == count, "not every record is in the lake"
     rate, bare_rate = count / own["took_s"], count / bare["took_s"]
     return Result(
@@ -110,7 +112,7 @@ def snapshot_memory(*, quick: bool) -> Result:
         for topic in topics:
             _fill(log, topic, messages(count // tables))
         log.close()
-        found = _way("ours", _settings(folder, url))
+        found = way("ours", settings_of(folder, url))
         assert _rows(folder) == count // tables * tables, "not every record is in the lake"
     peak_mb = found["peak_bytes"] / 1e6
     return Result(
