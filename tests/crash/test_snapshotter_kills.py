@@ -17,6 +17,7 @@ UPKEEP_POINTS = ["compact-read", "compact-committed", "tidy-checkpoint", "tidy-l
 RETENTION_POINTS = [
     "retention-decided",
     "retention-noted",
+    "retention-dropped",
     "retention-folders-gone",
     "retention-trimmed",
     "retention-files-gone",

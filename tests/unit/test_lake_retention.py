@@ -27,7 +27,7 @@ def version(
 
 def facts(*superseded: VersionFacts, in_lake: int = 1_000, old_before: int = 500, log_start: int = 0) -> TopicFacts:
     return TopicFacts(
-        topic="shop.t", log_start=log_start, in_lake=in_lake, old_before=old_before, superseded=superseded
+        topic="shop.t", log_start=log_start, in_lake=in_lake, folded=1_000, old_before=old_before, superseded=superseded
     )
 
 

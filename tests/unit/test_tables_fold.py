@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tables_model import MemoryTopic
 
-from tailrace.tables import TableFold, split_head, webhook_message
+from tailrace.tables import TableFold, message, split_head, webhook_message
+from tailrace.tables.fold import OLDER_MAX, VERSIONS_MAX
 
 N = {"n": "Integer"}
 
@@ -198,3 +199,37 @@ def test_posts_fold_the_same_with_and_without_being_parsed() -> None:
     assert folds[0] == folds[1]
     view = TableFold.from_json(folds[0]).view()
     assert view is not None and view.appended == 8
+
+
+def test_of_many_versions_the_newest_are_known_and_one_an_hour() -> None:
+    """A SQL node that fires each minute for ten days; what the fold says does not grow without end."""
+    fold, begun_ms = TableFold("orders"), 1_700_000_000_000
+    minutes = 10 * 24 * 60
+    for number in range(minutes):
+        value = message({"kind": "version", "ts": begun_ms + number * 60_000})
+        fold.advance([(number, 0, value)], number + 1)
+    begun = [version.begun_ms for version in fold.versions.values()]
+    hours = [each // 3_600_000 for each in begun[: -VERSIONS_MAX - 1]]
+    assert begun[-VERSIONS_MAX - 1 :] == [begun_ms + at * 60_000 for at in range(minutes - VERSIONS_MAX - 1, minutes)]
+    assert len(hours) == OLDER_MAX and hours == list(range(hours[0], hours[0] + OLDER_MAX))
+    assert fold.forgotten_until > 0 and fold.active is not None
+    again = TableFold.from_json(fold.to_json())
+    again.advance([(minutes, 0, message({"kind": "version"}))], minutes + 1)
+    fold.advance([(minutes, 0, message({"kind": "version"}))], minutes + 1)
+    assert again.to_json() == fold.to_json()
+
+
+def test_dropped_versions_cannot_be_restored(topic: MemoryTopic) -> None:
+    """Whoever comes first in the log is right; the active version is never dropped."""
+    for _ in range(3):
+        topic.marker("version", fields=N)
+        topic.rows({"n": 1}, fields=N)
+    names = list(topic.fold().versions)
+    topic.marker("activate", name=names[0])
+    topic.marker("drop", names=names[:2], quiet=True)
+    topic.marker("activate", name=names[1])
+    topic.marker("drop", names=5)
+    topic.marker("drop", names=["nobody"])
+    fold = topic.fold()
+    assert list(fold.versions) == [names[0], names[2]] and fold.active is not None
+    assert fold.active.name == names[0] and fold.forgotten_until > 0

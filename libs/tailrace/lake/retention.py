@@ -3,13 +3,15 @@
 The decision is a pure function of what was found. Carrying it out survives a crash after each of its steps:
 
  1. `retention-decided`        nothing has changed.
- 2. `retention-noted`          the point of no return: a note in the app's index names all that goes, and tombstones say
-                               that the versions' snapshots are gone, in one transaction. The next round finishes what a
-                               note names before it decides anything new.
- 3. `retention-folders-gone`   the versions' Delta tables are deleted; nobody has found them since step 2.
- 4. `retention-trimmed`        the log begins where it is to begin.
- 5. `retention-files-gone`     staged files are deleted whose last message was trimmed.
- 6. `retention-closed`         the note is taken away.
+ 2. `retention-noted`          the point of no return: a note in the app's index names all that goes. The next round
+                               finishes what a note names before it decides anything new.
+ 3. `retention-dropped`        a `drop` marker in the table's topic says which versions go, and tombstones in the index that
+                               their snapshots are gone. A version that somebody had restored before the marker stays; after
+                               it nobody can.
+ 4. `retention-folders-gone`   the versions' Delta tables are deleted; nobody has found them since step 3.
+ 5. `retention-trimmed`        the log begins where it is to begin.
+ 6. `retention-files-gone`     staged files are deleted whose last message was trimmed.
+ 7. `retention-closed`         the note is taken away.
 
 What stays can always be read: a record goes only when it is in the lake, the fold behind it is saved, and it is older
 than the retention; a version goes only when it was superseded for longer than that, or when there are very many.
@@ -21,7 +23,7 @@ import contextlib
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -33,7 +35,7 @@ from tailrace.lake.location import LakeLocation
 from tailrace.lake.staging import StagingArea
 from tailrace.log import Append, Log, NewRecord, Offset, Partition, Writer, scan
 from tailrace.runtime import SYSTEM, Runtime
-from tailrace.tables import Snapshot, VersionView, split_head
+from tailrace.tables import Snapshot, VersionView, message, split_head
 
 __all__ = [
     "GoneVersion",
@@ -104,12 +106,14 @@ class TopicFacts:
     log_start: int
     in_lake: int
     """Every record before this offset is in the lake, and the fold up to here is saved."""
+    folded: int
+    """The position of the saved fold."""
     old_before: int
     """Every record before this offset is older than the retention."""
     superseded: tuple[VersionFacts, ...] = ()
     """Without the active version."""
     forgotten: tuple[VersionFacts, ...] = ()
-    """Delta tables of versions that the fold does not know any more, because of many it keeps the newest."""
+    """Delta tables of versions that the fold does not know any more, because of many it keeps some."""
 
 
 class GoneVersion(NamedTuple):
@@ -128,6 +132,8 @@ class RetentionPlan:
 
     topic: str
     versions: tuple[GoneVersion, ...] = ()
+    decided_at: int = 0
+    """The position as of which none of these versions was active."""
     log_start: int = 0
     trim_before: int = 0
     """The log's start afterwards; not above `log_start` where no record goes."""
@@ -145,6 +151,7 @@ class RetentionPlan:
         return {
             "topic": self.topic,
             "versions": [each._asdict() for each in self.versions],
+            "decided_at": self.decided_at,
             "log_start": self.log_start,
             "trim_before": self.trim_before,
             "why_trim": self.why_trim,
@@ -157,6 +164,7 @@ class RetentionPlan:
         return cls(
             topic=data["topic"],
             versions=tuple(GoneVersion(**each) for each in data["versions"]),
+            decided_at=data["decided_at"],
             log_start=data["log_start"],
             trim_before=data["trim_before"],
             why_trim=data["why_trim"],
@@ -176,7 +184,13 @@ def decide(facts: TopicFacts, now_ms: int, limits: RetentionLimits) -> Retention
         if each.name in gone and each.folder is not None
     ]
     versions += [
-        GoneVersion(each.name, each.folder, "forgotten: the table has many newer versions", each.rows, each.size_bytes)
+        GoneVersion(
+            each.name,
+            each.folder,
+            "forgotten: of many versions the newest stay, and one an hour",
+            each.rows,
+            each.size_bytes,
+        )
         for each in facts.forgotten
     ]
     # A version that stays and never came into the lake has its rows in the log alone.
@@ -185,6 +199,7 @@ def decide(facts: TopicFacts, now_ms: int, limits: RetentionLimits) -> Retention
     return RetentionPlan(
         topic=facts.topic,
         versions=tuple(versions),
+        decided_at=facts.folded,
         log_start=facts.log_start,
         trim_before=max(before, facts.log_start),
         why_trim=f"older than {_text(limits.kept_ms)} and in the lake" if before > facts.log_start else "",
@@ -226,6 +241,7 @@ def find_facts(
     snapshots: Mapping[str, Snapshot],
     *,
     folders: Iterable[str] = (),
+    folded: int,
     in_lake: int,
     now_ms: int,
     limits: RetentionLimits,
@@ -236,7 +252,8 @@ def find_facts(
         views: all versions of a saved fold.
         snapshots: the newest of each version that has a Delta table.
         folders: all Delta tables of the topic, those too that the index does not know.
-        in_lake: the lower of the saved fold's position and the group's place.
+        folded: that fold's position.
+        in_lake: the lower of it and the group's place.
     """
     partition = Partition(topic)
     start, end = log.starts([partition])[partition], log.ends([partition])[partition]
@@ -246,17 +263,20 @@ def find_facts(
         for view in views
         if view.name != active and view.segments
     ]
-    oldest = min((view.name[-_SUFFIX:] for view in views), default="")
+    known = {view.name[-_SUFFIX:] for view in views}
+    newest = max(known, default="")
     by_folder = {snapshot.folder: name for name, snapshot in snapshots.items()}
     forgotten = [
         VersionFacts(by_folder.get(folder, folder.rpartition("/")[2]), 0, 0, 0, folder, 0, 0)
         for folder in sorted({*folders, *by_folder})
-        if folder[-_SUFFIX:] < oldest  # a newer one that we do not know is another's, who is ahead of us
+        if folder[-_SUFFIX:] not in known
+        and folder[-_SUFFIX:] < newest  # a newer one that we do not know is another's, who is ahead of us
     ]
     return TopicFacts(
         topic=topic,
         log_start=start,
         in_lake=in_lake,
+        folded=folded,
         old_before=_first_since(log, partition, start, end, now_ms - limits.kept_ms),
         superseded=tuple(superseded),
         forgotten=tuple(forgotten),
@@ -330,20 +350,11 @@ def carry_out(
     runtime.probe.reached("retention-decided")
     before = min(plan.trim_before, plan.log_start + limits.round_records_max)
     files = _files_before(log, Partition(plan.topic), plan.log_start, before, staging)
-    going = RetentionPlan(
-        topic=plan.topic,
-        versions=plan.versions,
-        log_start=plan.log_start,
-        trim_before=before,
-        why_trim=plan.why_trim,
-        files=tuple(files),
-    )
+    going = replace(plan, trim_before=before, files=tuple(files))
     note = NewRecord(orjson.dumps(going.to_json()), _NOTE + going.topic.encode())
-    gone = [NewRecord(None, f"{going.topic}@{each.name}".encode()) for each in going.versions]
-    writer.commit([Append(index, [note, *gone])])
+    writer.commit([Append(index, [note])])
     runtime.probe.reached("retention-noted")
-    _finish(log, location, going, index, staging, writer, runtime)
-    return going
+    return _finish(log, location, going, index, staging, writer, runtime)
 
 
 def finish_notes(
@@ -361,9 +372,7 @@ def finish_notes(
     for batch in scan(log, index, start, end):
         notes.update((r.key, r.value) for r in batch.records if r.key is not None and r.key.startswith(_NOTE))
     plans = [RetentionPlan.from_json(orjson.loads(value)) for value in notes.values() if value is not None]
-    for plan in plans:
-        _finish(log, location, plan, index, staging, writer, runtime)
-    return plans
+    return [_finish(log, location, plan, index, staging, writer, runtime) for plan in plans]
 
 
 def _finish(
@@ -374,7 +383,9 @@ def _finish(
     staging: StagingArea,
     writer: Writer,
     runtime: Runtime,
-) -> None:
+) -> RetentionPlan:
+    plan = _drop(log, plan, index, writer)
+    runtime.probe.reached("retention-dropped")
     for version in plan.versions:
         if version.folder is not None:
             _delete_folder(location, version.folder)
@@ -390,6 +401,37 @@ def _finish(
     runtime.probe.reached("retention-files-gone")
     writer.commit([Append(index, [NewRecord(None, _NOTE + plan.topic.encode())])])
     runtime.probe.reached("retention-closed")
+    return plan
+
+
+def _drop(log: Log, plan: RetentionPlan, index: Partition, writer: Writer) -> RetentionPlan:
+    """Say in the topic that the versions go, from where on nobody can restore them; the plan without one that somebody
+    had restored before that."""
+    names = [each.name for each in plan.versions]
+    infos = log.topics(plan.topic)
+    if not names or plan.topic not in infos:
+        return plan
+    marker = NewRecord(message({"kind": "drop", "names": names, "quiet": True}))
+    writer.commit([Append(Partition(plan.topic, number), [marker]) for number in range(infos[plan.topic].partitions)])
+    restored = _active_at_drop(log, Partition(plan.topic), plan.decided_at, names)
+    versions = tuple(each for each in plan.versions if each.name != restored)
+    gone = [NewRecord(None, f"{plan.topic}@{each.name}".encode()) for each in versions]
+    if gone:
+        writer.commit([Append(index, gone)])
+    return replace(plan, versions=versions)
+
+
+def _active_at_drop(log: Log, partition: Partition, start: int, names: Sequence[str]) -> str | None:
+    """The version that a marker at or after `start` had made active when the versions were dropped."""
+    active = None
+    for batch in scan(log, partition, Offset(start), log.settled_ends([partition])[partition]):
+        for record in batch.records:
+            head = split_head(record.value)
+            if head.get("kind") == "drop" and set(names) <= set(head.get("names") or ()):
+                return active
+            if head.get("kind") in ("activate", "version", "reset"):
+                active = str(head["name"]) if head["kind"] == "activate" else None
+    raise AssertionError("it was dropped just now")
 
 
 def _files_before(log: Log, partition: Partition, start: int, before: int, staging: StagingArea) -> list[str]:

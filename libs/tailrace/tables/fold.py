@@ -29,7 +29,11 @@ __all__ = [
 ]
 
 VERSIONS_MAX = 100
-"""Versions that a fold keeps: a SQL node that fires all day makes thousands, and only the newest are asked for."""
+"""Superseded versions that a fold keeps, the newest: a SQL node that fires all day makes thousands. Of older ones it keeps
+the first of each hour."""
+OLDER_MAX = 200
+"""Of these, too, the newest: more than a week has hours."""
+_HOUR_MS = 3_600_000
 
 PATTERNS_ID = "patterns_id"
 WEBHOOK_FIELDS = {"timestamp": "DateTime", "record": "Json"}
@@ -310,6 +314,8 @@ class TableFold:
         self.active: Version | None = None
         self.last_by_writer: dict[str, int] = {}
         """For each node that wrote ("" for none): offset of its last message that is to fire readers."""
+        self.forgotten_until = 0
+        """Where the last segment of those versions ends that were begun and are not known any more."""
         self._last_ms = 0
 
     def advance(self, records: Iterable[tuple[int, int, bytes | None]], next_offset: int) -> None:
@@ -369,6 +375,10 @@ class TableFold:
                 self._end(offset)
                 named.segments.append((offset, None))
                 self.active = named
+        elif kind == "drop" and _are_names(head.get("names")):
+            for name in head["names"]:
+                if name in self.versions:
+                    self._forget(self.versions[name])
         elif kind == "reset":
             begun_ms = message_ms({"ts": head.get("begun_ms")}, message_ms(head, ts_ms))
             if not self._comes_late(begun_ms, head):
@@ -391,9 +401,22 @@ class TableFold:
         key = (offset, settings.unique_on)
         version = Version(version_name(self.table, begun_ms), begun_ms, [(offset, None)], [], settings, [key])
         self.versions[version.name] = self.active = version
-        if len(self.versions) > VERSIONS_MAX:
-            del self.versions[next(iter(self.versions))]
+        self._thin()
         return version
+
+    def _thin(self) -> None:
+        """Of many versions keep the newest, and one an hour."""
+        older = list(self.versions.values())[: -VERSIONS_MAX - 1]
+        if len(older) > 1 and older[-1].begun_ms // _HOUR_MS == older[-2].begun_ms // _HOUR_MS:
+            self._forget(older[-1])
+        elif len(older) > OLDER_MAX:
+            self._forget(older[0])
+
+    def _forget(self, version: Version) -> None:
+        stop = version.segments[-1][1]
+        if stop is not None:  # the active one stays
+            del self.versions[version.name]
+            self.forgotten_until = max(self.forgotten_until, stop)
 
     def _tie(self, begun_ms: int, head: Head) -> None:
         if self._tied_ms is not None:
@@ -443,6 +466,7 @@ class TableFold:
             "last_ms": self._last_ms,
             "last_by_writer": self.last_by_writer,
             "versions": versions,
+            **({"forgotten_until": self.forgotten_until} if self.forgotten_until else {}),
             **(
                 {}
                 if self._tied_ms is None
@@ -457,6 +481,7 @@ class TableFold:
         fold._tied_by = data.get("tied_by", "")
         fold._late = tuple(data["late"]) if data.get("late") else None
         fold.position = data["position"]
+        fold.forgotten_until = data.get("forgotten_until", 0)
         fold._last_ms = data["last_ms"]
         fold.last_by_writer = dict(data["last_by_writer"])
         for entry in data["versions"]:

@@ -10,6 +10,7 @@
     file      one row group of a Parquet file in the staging area: `path`, `row_group`
     version   begins a version, whatever was before; `fields` and `settings`
     activate  makes an earlier version, `name`, the active one again
+    drop      versions, `names`, are gone: their files are deleted. The active one is not meant
     reset     no version is active any more
     truncate  the active version has no rows any more
     delete    `ids` of rows of the active version that are gone

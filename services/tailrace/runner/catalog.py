@@ -287,11 +287,12 @@ class Catalog:
         then = [view.before(cut) for view in views if view.segments[0][0] < cut]
         active = next((view for view in then if view.segments[-1][1] == cut), None)
         truncated = next((v for v in views if v.schemas and v.schemas[0][0] < cut <= v.segments[0][0]), None)
+        forgotten = max(truncated.segments[0][0] if truncated is not None else 0, tail.fold.forgotten_until)
         if (
-            active is None and truncated is not None
-        ):  # it was active then perhaps, and its fold has forgotten how it was
+            active is None and 0 < cut <= forgotten
+        ):  # one was active then perhaps, and the fold does not know it any more
             if await tail.start() > 0:
-                oldest = truncated.segments[0][0] + 1
+                oldest = forgotten + 1
                 raise PastGoneError(tail.table, cut, oldest, await self._moment(topic, oldest))
             active = await self._call(lambda: self._fold_again(tail, cut))
         return Pin(cut, active, active.begun_ms if active is not None else None)

@@ -195,6 +195,9 @@ class HostView:
             raise NoSuchVersionError(table, version, names)
         activated = NewRecord(message({"kind": "activate", "name": version}))
         await self._host.mark(topic, activated)
+        names = [view.name for view in await self._host.versions(topic)]
+        if version not in names:  # retention was faster
+            raise NoSuchVersionError(table, version, names)
         return {"table": table, "version": version}
 
     async def read(

@@ -115,6 +115,7 @@ def _decide(
         fold.active.name if fold.active is not None else None,
         entry.snapshots,
         folders=location.folders(topic),
+        folded=fold.position,
         in_lake=min(fold.position, place.offset),
         now_ms=now_ms,
         limits=limits,
