@@ -96,16 +96,16 @@ def test_each_kind_of_fault_in_each_kind_of_step(
         ({"k": 1.5, "v": "e"}, {"fields": {"k": "Float", "v": "Text"}}),
         ({"k": 1, "v": "f"}, {}),
     ]
-    for fault in FAULTS if long else [*chance.sample(FAULTS[:6], 3), chance.choice(FAULTS[6:])]:
+    for fault in FAULTS if long else [chance.choice(FAULTS[:6]), "hang after"]:
         log = open_log(f"sqlite:///{tmp_path}/{fault.replace(' ', '-')}.db")
         shop = Shop(log)
-        for row, head in kinds:
+        for number, (row, head) in enumerate(kinds if long else kinds[1:6]):
             shop.rows(row, **head)
             first = chance.randrange(4)
-            many = chance.random() < (0.3 if fault.startswith("hang") else 0.6)
+            many = chance.random() < 0.5 if long else number == 3 and not fault.startswith("hang")
             faults.plan(fault, set(range(first, first + (6 if many else 1))))
             shop.step()
             faults.plan("", set())
             shop.check()
         log.close()
-    assert faults.struck > 10
+    assert faults.struck > 5
