@@ -92,6 +92,9 @@ def test_function_keys() -> None:
           - node_file: b.py
             trigger: manual
             timeout: 1.5
+            cpu: 90s
+            network: false
+            executor: bubblewrap
             memory: 2GiB
           - webhook: hook
             respond: true
@@ -124,6 +127,8 @@ def test_function_keys() -> None:
         "text": "{a} ${{ not one }} text",
     }
     assert (second.is_manual, second.cron, second.timeout_s, second.memory_bytes) == (True, None, 1.5, 2 << 30)
+    assert (first.cpu_s, first.network, first.executor) == (None, True, None)
+    assert (second.cpu_s, second.network, second.executor) == (90.0, False, "bubblewrap")
     assert (hook.kind, hook.title, hook.respond) == ("webhook", "hook", True)
     assert [
         (store.name, store.partitions, store.partition_key, store.freshness_s, store.retention_s)
@@ -215,6 +220,7 @@ def test_top_level_errors(graph: str, line: int, message: str) -> None:
         ("node_file: a.py\n    trigger: R * * * *", 3, 'trigger "R * * * *" is no cron'),
         ("node_file: a.py\n    trigger: '@hourly'", 3, 'trigger "@hourly" has 1 fields'),
         ("node_file: a.py\n    id: a-b", 3, 'id "a-b" must be 1 to 128 letters and digits'),
+        ("node_file: a.py\n    executor: jail", 3, 'executor must be process, bubblewrap or container, not "jail"'),
         ("node_file: a.py\n    timeout: soon", 3, "timeout must be a number of seconds or a text such as 90s, 10m or 2h, not the text 'soon'"),
         ("node_file: a.py\n    memory: -1", 3, "memory must be a number of bytes or a text such as 512MB or 2GiB, not the number '-1'"),
         ("node_file: a.py\n    retries: many", 3, "retries must be a whole number from 0 to 1000, not the text 'many'"),

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -63,8 +64,14 @@ class PidsGroups:
         for folder in _candidates(root):
             groups = cls(folder)
             try:
-                groups.new(1).folder.rmdir()
+                group = groups.new(1)
             except OSError:
+                continue
+            # To make one is not enough: who may join it depends on the folders above, too.
+            joining = ["/bin/sh", "-c", 'echo 0 > "$0"', str(group.folder / "cgroup.procs")]
+            joined = subprocess.run(joining, capture_output=True, check=False).returncode == 0
+            group.remove()
+            if not joined:
                 continue
             groups._sweep()
             return groups

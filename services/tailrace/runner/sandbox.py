@@ -17,6 +17,7 @@ from typing import Protocol
 
 from tailrace.errors import RejectedError
 from tailrace.node._confine import MACHINE, SHARED_MEMORY_BYTES_MAX, Reach
+from tailrace.node._process import USER_PROCESSES_MAX
 from tailrace.runner.pids import PidsGroup
 
 __all__ = ["EXECUTORS", "Bubblewrap", "Container", "ExecutorMissingError", "Sandbox", "container_tool"]
@@ -158,6 +159,8 @@ class Container:
         line = [self.tool, "run", "--rm", "--name", self.name, "--read-only", "--cap-drop", "ALL"]
         line += ["--security-opt", "no-new-privileges", "--user", f"{os.getuid()}:{os.getgid()}"]
         line += ["--pids-limit", str(self.processes_max), "--memory", str(self.memory_bytes_max + (256 << 20))]
+        # Else podman asks for limits that its own user may not set.
+        line += ["--ulimit", "nofile=1024:1024", "--ulimit", f"nproc={USER_PROCESSES_MAX}:{USER_PROCESSES_MAX}"]
         line += ["--network", "bridge" if self.reach.network else "none", "--shm-size", str(SHARED_MEMORY_BYTES_MAX)]
         line += ["--tmpfs", f"/tmp:size={TMP_BYTES_MAX}", "--workdir", str(folder), "--env", f"TMPDIR={folder}"]  # noqa: S108
         own = python_folders(python, self.paths) if python != sys.executable else list(self.paths)
