@@ -109,8 +109,10 @@ def snapshot_memory(*, quick: bool) -> Result:
         log = open_log(url)
         topics = [f"bench.t{number}" for number in range(tables)]
         log.create_topics([TopicSpec("bench._index", compacted=True), *map(TopicSpec, topics)])
-        for topic in topics:
+        for number, topic in enumerate(topics):
             _fill(log, topic, messages(count // tables))
+            if number % 50 == 49:
+                print(f"{number + 1} of {tables} tables are filled", file=sys.stderr, flush=True)
         log.close()
         found = way("ours", settings_of(folder, url))
         assert _rows(folder) == count // tables * tables, "not every record is in the lake"

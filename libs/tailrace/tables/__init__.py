@@ -44,6 +44,7 @@ from tailrace.tables.reading import MessageSource, VersionReader
 from tailrace.tables.snapshot import HIDDEN_ID, Snapshot, SnapshotFile, SnapshotFileError, SnapshotReader
 from tailrace.tables.staged import StagedFileMissingError, StagedFiles
 from tailrace.tables.streamed import StreamBatch, WebhookRow
+from tailrace.tables.topics import index_topic
 
 __all__ = [
     "DEAD_LETTER_FIELDS",
@@ -87,6 +88,7 @@ __all__ = [
     "dead_letters_topic",
     "decode_messages",
     "file_message",
+    "index_topic",
     "joined_view",
     "lane_of",
     "lanes_of",

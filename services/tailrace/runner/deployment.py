@@ -18,8 +18,8 @@ from tailrace.log import TopicSpec
 from tailrace.node.protocol import StoreRef
 from tailrace.runner.environments import Environment, environment_of
 from tailrace.runner.settings import RunnerSettings
-from tailrace.runner.slots import SlotState, index_topic, state_topic
-from tailrace.tables import dead_letters_topic, lane_of, lanes_of, topic_of
+from tailrace.runner.slots import SlotState, state_topic
+from tailrace.tables import dead_letters_topic, index_topic, lane_of, lanes_of, topic_of
 from tailrace.tables.schema import SchemaFileError, parse_schema
 
 __all__ = [

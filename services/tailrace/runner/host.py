@@ -92,7 +92,7 @@ from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.shards import Shards
 from tailrace.runner.slot import Slot, Warm, after
-from tailrace.runner.slots import SlotState, index_topic, restore
+from tailrace.runner.slots import SlotState, restore
 from tailrace.runner.tails import Pin
 from tailrace.runner.tenure import Alone, Tenure
 from tailrace.runner.transaction import build
@@ -100,7 +100,7 @@ from tailrace.runner.upkeep import trim_before
 from tailrace.runner.usage import Meter, Usage
 from tailrace.runner.workers import Worker, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
-from tailrace.tables import Answer, StagedFiles, VersionView, lane_of, split_lane, topic_of
+from tailrace.tables import Answer, StagedFiles, VersionView, index_topic, lane_of, split_lane, topic_of
 
 __all__ = ["Host", "UnknownNodeError"]
 

@@ -15,7 +15,7 @@ import orjson
 from tailrace.engine import SlotRecord, shard_of
 from tailrace.log import Log, NewRecord, Offset, Partition, Record, TopicSpec, scan
 
-__all__ = ["SLOTS_TOPIC", "SlotState", "agree_on_shards", "index_topic", "newest", "restore", "state_topic"]
+__all__ = ["SLOTS_TOPIC", "SlotState", "agree_on_shards", "newest", "restore", "state_topic"]
 
 SLOTS_TOPIC = "tailrace._slots"
 """Of a log that several hosts share. Its partitions are the shards; keys are slots, values how their last run went."""
@@ -30,11 +30,6 @@ def agree_on_shards(log: Log, shards: int) -> int:
 def state_topic(graph: str) -> str:
     """Name of an app's State topic."""
     return f"{graph}._state"
-
-
-def index_topic(graph: str) -> str:
-    """Name of an app's topic of indexes (folds of its tables, *as of* a position) and of staged folders."""
-    return f"{graph}._index"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from tailrace.log import Log, NewRecord, Partition, TopicInfo, scan
-from tailrace.tables import Snapshot, TableFold
+from tailrace.tables import Snapshot, TableFold, index_topic
 
 __all__ = ["IndexEntry", "fold_record", "gone_record", "index_partition", "read_index", "snapshot_record"]
 
@@ -32,7 +32,7 @@ class IndexEntry:
 
 def index_partition(topic: str) -> Partition:
     """Where the index of the app is that `topic` belongs to."""
-    return Partition(f"{topic.partition('.')[0]}._index")
+    return Partition(index_topic(topic.partition(".")[0]))
 
 
 def read_index(log: Log, graph: str, infos: dict[str, TopicInfo]) -> dict[str, IndexEntry]:
@@ -40,7 +40,7 @@ def read_index(log: Log, graph: str, infos: dict[str, TopicInfo]) -> dict[str, I
 
     Of several folds the one that came furthest counts, of several snapshots of a version the last one.
     """
-    partition = Partition(f"{graph}._index")
+    partition = Partition(index_topic(graph))
     if partition.topic not in log.topics(partition.topic):
         return {}
     found: dict[str, IndexEntry] = {}

@@ -26,7 +26,7 @@ from tailrace.runtime import Runtime, probe_from_environment
 from tailrace.snapshotter.index import IndexEntry, append_all, fold_record, gone_record, read_index, snapshot_record
 from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
 from tailrace.snapshotter.topics import GROUP, table_topics
-from tailrace.tables import TableFold
+from tailrace.tables import TableFold, index_topic
 
 __all__ = ["TASKS", "collect", "collect_all", "collect_when_due", "rebuild"]
 
@@ -45,7 +45,7 @@ def collect(
 ) -> Iterator[RetentionPlan]:
     """Decide what may go of one app's Tables, and let go of it; with `dry_run` only the decision."""
     infos = table_topics(log, [graph])
-    index = Partition(f"{graph}._index")
+    index = Partition(index_topic(graph))
     if not infos or index.topic not in log.topics(index.topic):
         return
     staging = StagingArea(Path(settings.staging_dir), location)
@@ -81,7 +81,7 @@ def collect_when_due(
     log: Log, location: LakeLocation, settings: SnapshotterSettings, runtime: Runtime, graph: str
 ) -> None:
     """`collect`, unless that was done less than `retention_interval` ago, by whichever process."""
-    index = Partition(f"{graph}._index")
+    index = Partition(index_topic(graph))
     if index.topic not in log.topics(index.topic):
         return
     now_ms, last_ms = runtime.clock.now_ms(), 0
