@@ -34,6 +34,8 @@ FOCUS = {
     "checkpoint ends the run": "answers ticks",
     "checkpoint answers nothing": "answers ticks",
     "open fire forgotten": "ticks",
+    "what should stand still is given up": "halts",
+    "nothing is due while the breaker is open": "breaks plain",
 }
 """Apps in which a mistake that seldom matters comes up sooner: only so that the tests take seconds."""
 
@@ -242,3 +244,22 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     right = inside.StartRun
     patch.setattr(inside, "StartRun", lambda **fields: right(**{**fields, "rows_max": 1_000}))
+
+
+@fault("what should stand still is given up")
+def _(patch: pytest.MonkeyPatch) -> None:
+    def faulty(record: SlotRecord, going: Any, *args: Any) -> tuple[SlotRecord, bool]:
+        return after_run(record, replace(going, stops=False), *args)
+
+    patch.setattr(inside, "after_run", faulty)
+
+
+@fault("nothing is due while the breaker is open")
+def _(patch: pytest.MonkeyPatch) -> None:
+    right = inside.is_due
+
+    def faulty(spec: Any, record: SlotRecord, now_ms: int, **more: Any) -> Any:
+        due = right(spec, record, now_ms, **more)
+        return due if due.reasons or (record.shut_ms or 0) <= now_ms else inside.Due()
+
+    patch.setattr(inside, "is_due", faulty)

@@ -141,7 +141,8 @@ class Context:
         """The script raised: drop the body in hand and ask for another try, or dead-letter the record."""
         rec = self.in_hand
         if rec is None:
-            return self.outcome("failed", retry=self.spec.retries > 0 and not self.start.dead_letter_after_failure)
+            retry = bool(self.spec.retries) and not self.start.dead_letter_after_failure
+            return self.outcome("failed", retry=retry)
         if self.saved is not None:
             saved, rows = self.saved
             self.tip = saved
@@ -282,6 +283,16 @@ def fails(ctx: Context) -> Iterator[Step]:
     ctx.emit("failed", ("count", len(ctx.read("in"))))
 
 
+def breaks(ctx: Context) -> Iterator[Step]:
+    """A batch node whose first runs raise, and that nobody tries again."""
+    yield "step"
+    seen = ctx.tries.setdefault((ctx.spec.key, Key("", 0, 0)), [])
+    seen.append(len(ctx.read("in")))
+    if len(seen) <= 7:
+        raise NodeFailed
+    ctx.emit("broken", ("count", seen[-1]))
+
+
 @dataclass(frozen=True)
 class SimNode:
     spec: NodeSpec
@@ -320,6 +331,8 @@ NODES: dict[str, SimNode] = {
         _node("listens", counts("asked", "heard"), reads="asked", writes="heard"),
         _node("snaps", snaps, reads="in", writes="snap"),
         _node("checks", checks, reads="snap", writes="checked"),
+        _node("breaks", breaks, reads="in", writes="broken"),
+        _node("halts", copies("in", "halted", rollback=True), streams="in", writes="halted", retries=1, stops=True),
         _node("fails", fails, reads="in", writes="failed", retries=6),
     ]
 }

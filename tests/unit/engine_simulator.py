@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from engine_sim_host import LIMITS, Host
+from engine_sim_lake import LAKE_FAULTS, Lake
 from engine_sim_log import Key, SimLog
 from engine_sim_nodes import ASKED, NODES, SCHEDULE, SimNode, respec
 
@@ -58,6 +59,9 @@ class World:
         if only:
             wanted = set(only.split())
         self.app = {key: NODES[key] for key in sorted(wanted)}
+        chance = random.Random(f"{seed}/lake")  # apart, so that hosts live the same lives with it and without
+        with_lake = chance.random() < 0.4 or fault in LAKE_FAULTS
+        self.lake = Lake(chance, self.log, self.counts, fault) if with_lake else None
         self.hosts: list[Host] = []
         self.shared = False
         """Two hosts have been at work that knew of each other."""
@@ -82,6 +86,10 @@ class World:
             self._happens()
         self._come_to_rest()
         Promises(self).check()
+        if self.lake is not None:
+            self.lake.check()
+            self.lake.finish()
+            self.lake.check()
 
     def _happens(self) -> None:
         rng = self.rng
@@ -92,6 +100,8 @@ class World:
                 self._start_host()
             elif rng.random() < 0.1:
                 self._jump()
+        if self.lake is not None:
+            self.lake.happens()
         dice = rng.random()
         if dice < 0.72:
             self._step()
@@ -233,6 +243,9 @@ class World:
         host.deploy(dict(self.app))
         for _ in range(CALM_STEPS_MAX):
             choices = host.choices()
+            if self.lake is not None and not self.steps % 4:
+                self.lake.happens()
+            self.steps += 1
             if choices:
                 self.now_ms += self.rng.randrange(10)
                 act, what = self.rng.choice(choices)
@@ -270,7 +283,7 @@ class Promises:
             assert key.offset < len(self.log.table("in")[key.partition]), f"acknowledged {key} is not in the log"
         assert not self.world.hosts[0].engine.busy, "something is left to be committed"
         for slot, node in self.app.items():
-            if node.streams and node.target != "loop":
+            if node.streams and node.target != "loop" and not node.spec.stops:
                 self._stream(slot, node)
             getattr(self, f"_{slot}", lambda: None)()
 
@@ -333,6 +346,27 @@ class Promises:
 
     def _fails(self) -> None:
         self._last_count("in", "failed")
+
+    def _breaks(self) -> None:
+        """A run has seen the last record, though the breaker was open perhaps when it came."""
+        seen = self.world.tries.get(("breaks", Key("", 0, 0)), [])
+        written = len(self.log.records("in"))
+        assert not written or seen[-1:] == [written], f"breaks: saw {seen[-1:]} of {written}"
+
+    def _halts(self) -> None:
+        """It gave nothing up: before the record that it stands at it has handled all, and behind it none."""
+        outputs = [value[1] for value in self.values("halted")]
+        assert not [value for value in self.values("dead") if value[0] == "halts"], "halts: a dead letter"
+        record, missing = self.record("halts"), []
+        for partition, lane in enumerate(self.log.table("in")):
+            inputs = [rec for rec in lane if rec is not None]
+            done = [key for key in outputs if key.partition == partition]
+            assert done == [rec.key for rec in inputs[: len(done)]], f"halts: {done} of {inputs}"
+            missing += inputs[len(done) : len(done) + 1]
+        assert bool(missing) == bool(record.tries), f"halts: {missing} left, {record.tries} tries"
+        if missing:
+            assert record.retry_ms is None, "halts: a try is to come"
+            assert any(rec.value[0] in {"raise", "kill"} for rec in missing), f"halts: stands at {missing}"
 
     def _accumulates(self) -> None:
         """Each run saw what the runs before it wrote, and none ran for its own writes alone."""
