@@ -56,6 +56,10 @@ def test_a_running_up_takes_over_what_is_deployed_and_rolled_back(tmp_path: Path
         post(3, wanted=[1, 3, 20])
         codes = versions()
         assert codes[0] == codes[-1] != codes[1]
+        newest = process.json("runs", "--node", "double")[-1]["run"]
+        shown = process.cli("runs", "show", newest).stdout
+        assert "read orders" in shown and "wrote out" in shown and "CPU time" in shown
+        assert process.json("runs", "show", newest)["down"] == {"shop.storeout": []}
         assert tailrace("undeploy", "shop", "--data", data, cwd=tmp_path).returncode == 0
         process.until(lambda: process.json("status")["apps"], wanted=lambda apps: apps == [])
         assert requests.post(process.webhooks["orders"], json={"n": 4}, timeout=30).status_code == 404
