@@ -15,6 +15,8 @@ LIBS = {
     "log": {"errors", "runtime"},
     "tables": {"errors", "runtime", "log"},
     "lake": {"errors", "runtime", "log", "tables"},
+    "backup": {"errors", "runtime", "log"},
+    "doctor": {"log", "lake"},
     "graph": {"errors"},
     "engine": {"errors"},
     "control": {"errors", "runtime", "log", "graph"},

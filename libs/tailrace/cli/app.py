@@ -14,8 +14,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tailrace.cli import create, lake, runs, tables, webhooks
+from tailrace.cli import backup, create, lake, runs, tables, webhooks
 from tailrace.cli import deploy as deploy_commands
+from tailrace.cli import doctor as doctor_command
 from tailrace.cli import replay as replay_command
 from tailrace.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_status
 from tailrace.cli.options import Json
@@ -156,6 +157,10 @@ cli.command("gc")(lake.gc)
 cli.command("rebuild")(lake.rebuild)
 cli.command("nodes")(runs.nodes)
 cli.add_typer(runs.cli, name="runs")
+cli.command("doctor")(doctor_command.doctor)
+cli.command("backup")(backup.backup)
+cli.command("restore")(backup.restore)
+cli.command("migrate")(backup.migrate)
 cli.command("logs")(runs.logs)
 cli.command("trigger")(runs.trigger)
 cli.command("replay")(replay_command.replay)

@@ -37,7 +37,7 @@ from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, a
 from tailrace.runtime import Runtime
 from tailrace.snapshotter import SnapshotterSettings, following
 
-__all__ = ["CONTACT_FILE", "AlreadyUpError", "House", "HouseSettings", "PortInUseError"]
+__all__ = ["CONTACT_FILE", "AlreadyUpError", "House", "HouseSettings", "PortInUseError", "data_lock"]
 
 _log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class House:
         settings = self.settings
         data_dir = settings.data_dir.resolve()
         data_dir.mkdir(parents=True, exist_ok=True)
-        self._exits.callback(_lock(data_dir))
+        self._exits.callback(data_lock(data_dir))
         log: Log = await asyncio.to_thread(open_log, settings.url, runtime=self._runtime)
         self._exits.push_async_callback(asyncio.to_thread, log.close)
         runner = settings.runner
@@ -295,7 +295,8 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-def _lock(data_dir: Path) -> Callable[[], None]:
+def data_lock(data_dir: Path) -> Callable[[], None]:
+    """Take the data folder for this process alone; returns how to let go of it. Raises AlreadyUpError."""
     handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tailrace.cli.options import App, Data, Json
-from tailrace.cli.output import count, print_json, print_table, say
+from tailrace.cli.output import count, print_json, print_table, say, size
 
 __all__ = ["gc", "lake", "rebuild"]
 
@@ -35,7 +35,7 @@ def lake(app: App = None, data: Data = None, as_json: Json = False) -> None:
             each["version"],
             f"{each['rows']:,}",
             f"{each['files']:,}",
-            _size(each["bytes"]),
+            size(each["bytes"]),
             f"{each['position']:,}",
             f"{each['lag_offsets']:,}",
         )
@@ -103,7 +103,7 @@ def rebuild(app: App = None, data: Data = None, as_json: Json = False) -> None:
 
 def _going(plan: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = [
-        (plan["topic"], f"version {each['name']}, {count(each['rows'], 'row')}", _size(each["size_bytes"]), each["why"])
+        (plan["topic"], f"version {each['name']}, {count(each['rows'], 'row')}", size(each["size_bytes"]), each["why"])
         for each in plan["versions"]
     ]
     if plan["trim_before"] > plan["log_start"]:
@@ -111,11 +111,3 @@ def _going(plan: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append((plan["topic"], what, "", plan["why_trim"]))
     rows += [(plan["topic"], f"staged file {path}", "", "its records go") for path in plan["files"]]
     return rows
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} GB"

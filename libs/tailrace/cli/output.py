@@ -25,6 +25,7 @@ __all__ = [
     "printable",
     "say",
     "short",
+    "size",
 ]
 
 WIDE = 1 << 15
@@ -147,3 +148,12 @@ def moment(ms: int) -> str:
     from datetime import datetime
 
     return datetime.fromtimestamp(ms / 1000).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def size(size_bytes: float) -> str:
+    """`512 B`, `3.4 MB`."""
+    for unit in ("B", "KB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} GB"

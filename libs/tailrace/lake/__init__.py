@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from tailrace.lake.delta import TableMeta, VersionTable
 from tailrace.lake.errors import LakeConflictError, LakeDamagedError, LakeUnavailableError, LakeUrlError
+from tailrace.lake.facts import LakeFacts, examine_lake
 from tailrace.lake.files import SnapshotFiles
 from tailrace.lake.limits import LakeLimits
 from tailrace.lake.location import LakeLocation
+from tailrace.lake.objects import LakeObjects
 from tailrace.lake.rebuild import rebuild_fold
 from tailrace.lake.retention import RetentionLimits, RetentionPlan, carry_out, decide, find_facts, finish_notes
 from tailrace.lake.snapshot import Snapshotted, TopicSource, snapshot_version
@@ -17,8 +19,10 @@ from tailrace.lake.upkeep import Tidied, compact, files_to_join, tidy
 __all__ = [
     "LakeConflictError",
     "LakeDamagedError",
+    "LakeFacts",
     "LakeLimits",
     "LakeLocation",
+    "LakeObjects",
     "LakeUnavailableError",
     "LakeUrlError",
     "RetentionLimits",
@@ -33,6 +37,7 @@ __all__ = [
     "carry_out",
     "compact",
     "decide",
+    "examine_lake",
     "files_to_join",
     "find_facts",
     "finish_notes",

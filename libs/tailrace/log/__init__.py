@@ -9,6 +9,7 @@ from tailrace.log.contract import (
     Batch,
     Commit,
     Log,
+    LogCut,
     LogLimits,
     NewRecord,
     Offset,
@@ -16,23 +17,30 @@ from tailrace.log.contract import (
     Partition,
     Place,
     Record,
+    Restore,
     TopicInfo,
     TopicSpec,
     Watch,
     Writer,
 )
 from tailrace.log.errors import (
+    BrokerTooOldError,
     DiskFullError,
     FencedError,
     LogBusyError,
     LogFormatError,
     LogUnavailableError,
     LogUrlError,
+    NoQuietMomentError,
+    NotEmptyError,
     OffsetGapError,
     OutcomeUnknownError,
     RecordTooLargeError,
+    RestoreUnfinishedError,
     TopicNotFoundError,
 )
+from tailrace.log.examine import examine, mend_topics
+from tailrace.log.facts import KafkaFacts, KafkaTopicFacts, LogFacts, SqliteFacts
 from tailrace.log.scanning import scan
 from tailrace.runtime import SYSTEM, Runtime
 
@@ -40,16 +48,23 @@ __all__ = [
     "Append",
     "Appender",
     "Batch",
+    "BrokerTooOldError",
     "Commit",
     "DiskFullError",
     "FencedError",
+    "KafkaFacts",
+    "KafkaTopicFacts",
     "Log",
     "LogBusyError",
+    "LogCut",
+    "LogFacts",
     "LogFormatError",
     "LogLimits",
     "LogUnavailableError",
     "LogUrlError",
     "NewRecord",
+    "NoQuietMomentError",
+    "NotEmptyError",
     "Offset",
     "OffsetGapError",
     "OffsetRange",
@@ -58,13 +73,19 @@ __all__ = [
     "Place",
     "Record",
     "RecordTooLargeError",
+    "Restore",
+    "RestoreUnfinishedError",
+    "SqliteFacts",
     "TailraceError",
     "TopicInfo",
     "TopicNotFoundError",
     "TopicSpec",
     "Watch",
     "Writer",
+    "examine",
+    "mend_topics",
     "open_log",
+    "open_restore",
     "scan",
 ]
 
@@ -88,4 +109,23 @@ def open_log(url: str, *, limits: LogLimits | None = None, runtime: Runtime = SY
         from tailrace.log.kafka import KafkaLog
 
         return KafkaLog(url, limits=limits or LogLimits(), runtime=runtime)
+    raise LogUrlError(url, "it must begin with sqlite:/// (a file's path) or kafka:// (host:port,host:port)")
+
+
+def open_restore(url: str, cut: LogCut, *, limits: LogLimits | None = None, runtime: Runtime = SYSTEM) -> Restore:
+    """Begin to make the log `cut` at `url`, where there must be none; what an interrupted restore left is deleted.
+
+    Raises:
+        NotEmptyError: rejected; a log is there, or topics of the cut's names. Nothing was changed.
+        LogUrlError, LogUnavailableError: as `open_log`.
+    """
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme == "sqlite":
+        from tailrace.log.sqlite import SqliteRestore
+
+        return SqliteRestore(url, cut, limits=limits or LogLimits(), runtime=runtime)
+    if separator and scheme == "kafka":
+        from tailrace.log.kafka import KafkaRestore
+
+        return KafkaRestore(url, cut, limits=limits or LogLimits(), runtime=runtime)
     raise LogUrlError(url, "it must begin with sqlite:/// (a file's path) or kafka:// (host:port,host:port)")

@@ -18,6 +18,7 @@ __all__ = [
     "Batch",
     "Commit",
     "Log",
+    "LogCut",
     "LogLimits",
     "NewRecord",
     "Offset",
@@ -25,6 +26,7 @@ __all__ = [
     "Partition",
     "Place",
     "Record",
+    "Restore",
     "TopicInfo",
     "TopicSpec",
     "Watch",
@@ -115,6 +117,20 @@ class TopicInfo(NamedTuple):
     partitions: int
     compacted: bool
     born_ms: int
+
+
+class LogCut(NamedTuple):
+    """A whole log as of one moment: each named writer's transaction lies before it in every partition, or in none."""
+
+    topics: Mapping[str, TopicInfo]
+    partitions: Mapping[Partition, OffsetRange]
+    """From the first offset that was not trimmed to the end."""
+
+    places: Mapping[str, Mapping[Partition, Place]]
+    """Of all groups that have places in these topics; none lies after its partition's end."""
+
+    writers: Mapping[str, int]
+    """Name of each writer -> number of its last commit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,8 +333,43 @@ class Log(Protocol):
         """
         ...
 
+    def cut(self) -> LogCut:
+        """The log as of now: all topics, where they begin and end, all places, all writers' numbers.
+
+        No writer is disturbed. On SQLite one read transaction; on Kafka it is taken between two commits, and again until
+        there is such a moment.
+
+        Raises:
+            NoQuietMomentError: retriable: writers left no moment between two commits for `request_timeout`.
+            LogUnavailableError.
+        """
+        ...
+
     def watch(self, partitions: Sequence[Partition] = ()) -> Watch:
         """A doorbell; `add`ed partitions count as having news."""
         ...
 
     def close(self) -> None: ...
+
+
+class Restore(Protocol):
+    """Makes a log again in a place that holds none: every record at its offset, every topic as old as it was.
+
+    Until `finish` returns there is no log, and whoever opens it is told so (`RestoreUnfinishedError`); a restore that
+    died is begun again from its beginning, by opening another. Belongs to one thread.
+    """
+
+    def put(self, partition: Partition, records: Sequence[Record]) -> None:
+        """Add `records` of the cut, with their offsets and times, after all that were put into this partition before."""
+        ...
+
+    def finish(self, starts: Mapping[Partition, Offset] | None = None) -> None:
+        """The point of no return: partitions, places, births and writers' numbers are those of the cut from now on.
+
+        `starts`: where partitions begin that were trimmed while they were read; what lies before is not there.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go; what was not finished stays as a leftover that the next restore begins by deleting."""
+        ...

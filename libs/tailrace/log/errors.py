@@ -5,15 +5,19 @@ from __future__ import annotations
 from tailrace.errors import AbortableError, FatalError, RejectedError, RetriableError
 
 __all__ = [
+    "BrokerTooOldError",
     "DiskFullError",
     "FencedError",
     "LogBusyError",
     "LogFormatError",
     "LogUnavailableError",
     "LogUrlError",
+    "NoQuietMomentError",
+    "NotEmptyError",
     "OffsetGapError",
     "OutcomeUnknownError",
     "RecordTooLargeError",
+    "RestoreUnfinishedError",
     "TopicNotFoundError",
 ]
 
@@ -32,6 +36,17 @@ class LogBusyError(RetriableError):
     def __init__(self, waiting: int, append_wait_max: int) -> None:
         self.waiting, self.append_wait_max = waiting, append_wait_max
         super().__init__(f"{waiting} appends wait already (append_wait_max is {append_wait_max}): try again shortly")
+
+
+class NoQuietMomentError(RetriableError):
+    """Writers left no moment between two commits, so the log could not be cut."""
+
+    def __init__(self, url: str, waited_s: float, commits: int) -> None:
+        self.url, self.waited_s, self.commits = url, waited_s, commits
+        self.hint = "stop the runners for as long as the backup begins (gateways may go on), or try again later"
+        super().__init__(
+            f"the log {url} could not be cut: {commits} commits in {waited_s:g} s left no moment between them"
+        )
 
 
 class DiskFullError(RetriableError):
@@ -64,6 +79,33 @@ class LogFormatError(FatalError):
     def __init__(self, path: str, found: str, wanted: str) -> None:
         self.path, self.found, self.wanted = path, found, wanted
         super().__init__(f"{path} has {found}; this program reads {wanted}")
+
+
+class RestoreUnfinishedError(FatalError):
+    """A restore into this log began and did not end: there is no log yet."""
+
+    def __init__(self, url: str, hint: str = "") -> None:
+        self.url = url
+        self.hint = hint or "run the same `tailrace restore` or `tailrace migrate` again: it begins from the beginning"
+        super().__init__(f"the log {url} is half restored: a restore into it was interrupted")
+
+
+class BrokerTooOldError(FatalError):
+    """The broker is of a Kafka older than 4.0."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.hint = "upgrade the brokers to Kafka 4.x, or name another cluster with --log"
+        super().__init__(f"the broker at {url} is a Kafka older than 4.0, whose transactions Tailrace does not rest on")
+
+
+class NotEmptyError(RejectedError):
+    """A restore goes only where nothing is; nothing was changed."""
+
+    def __init__(self, where: str, found: str) -> None:
+        self.where, self.found = where, found
+        self.hint = "name another place, or delete what is there yourself"
+        super().__init__(f"{where} is not empty: it has {found}")
 
 
 class LogUrlError(RejectedError):

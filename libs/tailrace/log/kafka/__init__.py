@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tailrace.log.kafka._log import KafkaLog
+from tailrace.log.kafka._restore import KafkaRestore
 from tailrace.log.kafka._url import KafkaUrl
 
-__all__ = ["KafkaLog", "KafkaUrl"]
+__all__ = ["KafkaLog", "KafkaRestore", "KafkaUrl"]

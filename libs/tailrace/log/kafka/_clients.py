@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 from tailrace.log.contract import LogLimits
 from tailrace.log.errors import LogUnavailableError, LogUrlError
 from tailrace.log.kafka._connections import Connections
-from tailrace.log.kafka._failures import error_of, reason_of
+from tailrace.log.kafka._failures import DENIED, error_of, reason_of
 from tailrace.log.kafka._url import KafkaUrl
 
 __all__ = ["LOGGER", "Clients", "discard"]
@@ -104,6 +104,14 @@ class Clients:
         if self.closed:
             return LogUnavailableError(self.url.shown, "it is closed")
         seen = "; ".join(text for text in (reason_of(error) if error is not None else "", self._last_error) if text)
+        known = error_of(error) if isinstance(error, BaseException) else error
+        if isinstance(known, KafkaError) and known.code() in DENIED:
+            user = self.url.settings.get("sasl.username", "ANONYMOUS")
+            return LogUnavailableError(
+                self.url.shown,
+                f"{doing} is denied to the user {user} at {self.url.servers} ({reason_of(known)}): give it the rights that "
+                "docs/operations.md lists; `tailrace doctor` names those that are missing",
+            )
         return LogUnavailableError(
             self.url.shown,
             f"{doing} was not done at {self.url.servers} within {self.timeout_s:g} s"

@@ -9,18 +9,30 @@ from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import NewTopic, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
 
 from tailrace.errors import SettingError
 from tailrace.log.contract import Offset, Partition, Place, TopicSpec
 from tailrace.log.errors import TopicNotFoundError
-from tailrace.log.kafka._clients import Clients
-from tailrace.log.kafka._failures import MISSING, PASSING, STALE, error_of, reason_of
+from tailrace.log.kafka._clients import Clients, discard
+from tailrace.log.kafka._failures import MISSING, PASSING, STALE, error_of
 
-__all__ = ["INTERNAL", "Cluster", "Deadline", "TopicFound"]
+__all__ = ["INTERNAL", "RESTORING", "Cluster", "Deadline", "TopicFound", "topic_settings"]
 
 INTERNAL = "_tailrace."
 """Names of our book-keeping topics begin so."""
+
+RESTORING = f"{INTERNAL}restoring"
+"""A topic that is there as long as a restore is not finished."""
+
+_ANY_TOPIC = f"{INTERNAL}topics"
 
 _PAUSE_MIN_S, _PAUSE_MAX_S = 0.001, 0.1
 
@@ -55,6 +67,19 @@ class Deadline:
         self._pause_s = min(self._pause_s * 2, _PAUSE_MAX_S)
 
 
+def topic_settings(clients: Clients, *, compacted: bool) -> dict[str, str]:
+    """What our promises rest on."""
+    return {
+        # Kafka cuts records off at a caller's wish only where `delete` is among the policies; with unlimited
+        # retention it does nothing else.
+        "cleanup.policy": "compact,delete" if compacted else "delete",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "max.message.bytes": str(clients.message_bytes_max),
+        "message.timestamp.type": "LogAppendTime",
+    }
+
+
 class Cluster:
     """Thread-safe."""
 
@@ -63,21 +88,14 @@ class Cluster:
         self._admin = clients.admin()
         self._known: dict[str, int] = {}
         """Partition counts of topics that were seen; dropped when one seems to be gone."""
+        self._has_coordinator = False
 
     def deadline(self) -> Deadline:
         return Deadline(self._clients.timeout_s)
 
-    def hello(self) -> None:
-        """Find the cluster, or raise LogUnavailableError."""
-        deadline = self.deadline()
-        while True:
-            try:
-                self._admin.list_topics(timeout=max(deadline.left_s, 0.05))
-                return
-            except KafkaException as error:
-                if deadline.passed:
-                    raise self._clients.unavailable("finding the cluster", error) from error
-            deadline.pause()
+    def hello(self) -> frozenset[str]:
+        """Find the cluster, or raise LogUnavailableError; returns the names of all its topics."""
+        return self._list_topics("finding the cluster")
 
     # Topics
 
@@ -95,15 +113,17 @@ class Cluster:
 
     def names(self) -> list[str]:
         """All topics that are not a broker's own or our book-keeping."""
+        return sorted(name for name in self._list_topics("listing topics") if not name.startswith(("__", INTERNAL)))
+
+    def _list_topics(self, doing: str) -> frozenset[str]:
         deadline = self.deadline()
         while True:
             self._clients.check_open()
             try:
-                found = self._admin.list_topics(timeout=max(deadline.left_s, 0.05))
-                return sorted(name for name in found.topics if not name.startswith(("__", INTERNAL)))
+                return frozenset(self._admin.list_topics(timeout=max(deadline.left_s, 0.05)).topics)
             except KafkaException as error:
                 if deadline.passed:
-                    raise self._clients.unavailable("listing topics", error) from error
+                    raise self._clients.unavailable(doing, error) from error
             deadline.pause()
 
     def describe(self, names: Sequence[str]) -> dict[str, TopicFound]:
@@ -129,7 +149,11 @@ class Cluster:
     def create(self, specs: Sequence[TopicSpec], settings: Mapping[str, str] | None = None) -> None:
         """Make them, and wait until they can be used; one that exists stays what it is."""
         wanted = {
-            spec.name: NewTopic(spec.name, num_partitions=spec.partitions, config=self._topic_settings(spec, settings))
+            spec.name: NewTopic(
+                spec.name,
+                num_partitions=spec.partitions,
+                config=topic_settings(self._clients, compacted=spec.compacted) | dict(settings or {}),
+            )
             for spec in specs
         }
 
@@ -170,17 +194,24 @@ class Cluster:
                 raise self._clients.unavailable("seeing deleted topics go")
             deadline.pause()
 
-    def _topic_settings(self, spec: TopicSpec, settings: Mapping[str, str] | None) -> dict[str, str]:
-        return {
-            # Kafka cuts records off at a caller's wish only where `delete` is among the policies; with unlimited
-            # retention it does nothing else.
-            "cleanup.policy": "compact,delete" if spec.compacted else "delete",
-            "retention.ms": "-1",
-            "retention.bytes": "-1",
-            "max.message.bytes": str(self._clients.message_bytes_max),
-            "message.timestamp.type": "LogAppendTime",
-            **(settings or {}),
+    def set_topics(self, names: Sequence[str], settings: Mapping[str, str]) -> None:
+        """Give topics other settings."""
+        changes = {
+            ConfigResource(
+                ResourceType.TOPIC,
+                name,
+                incremental_configs=[
+                    ConfigEntry(each, value, incremental_operation=AlterConfigOpType.SET)
+                    for each, value in settings.items()
+                ],
+            ): name
+            for name in names
         }
+        self._ask(
+            "changing settings of topics",
+            list(changes),
+            lambda some, left_s: self._admin.incremental_alter_configs(some, request_timeout=left_s),
+        )
 
     # Offsets
 
@@ -234,11 +265,14 @@ class Cluster:
 
     # Groups
 
-    def places(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, Place]:
-        if not partitions:
+    def places(self, group: str, partitions: Sequence[Partition] | None) -> dict[Partition, Place]:
+        """As `Log.places`; None: all that the group has."""
+        if partitions is not None and not partitions:
             return {}
-        wanted = ConsumerGroupTopicPartitions(group, [KafkaPartition(*partition) for partition in partitions])
+        asked = None if partitions is None else [KafkaPartition(*partition) for partition in partitions]
+        wanted = ConsumerGroupTopicPartitions(group, asked)
         deadline = self.deadline()
+        self._wake_coordinator(group, deadline)
         while True:
             answers = self._ask(
                 "asking for places",
@@ -262,6 +296,31 @@ class Cluster:
             if deadline.passed or unsettled.code() not in PASSING:
                 raise self._clients.unavailable(f"asking for places of {group}", unsettled)
             deadline.pause()
+
+    def _wake_coordinator(self, group: str, deadline: Deadline) -> None:
+        """On a cluster that never had a group, the first question of an admin client about one is never answered, and
+        repeating it ends the process (librdkafka 2.16). A consumer asks until there is a coordinator."""
+        while not self._has_coordinator:
+            consumer = self._clients.consumer(**{"group.id": group})  # a new one forgets a wrong coordinator
+            try:
+                consumer.committed([KafkaPartition(_ANY_TOPIC, 0)], timeout=max(min(deadline.left_s, 2.0), 0.05))
+                self._has_coordinator = True
+            except KafkaException as error:
+                known = error_of(error)
+                if known is None or known.code() not in PASSING or deadline.passed:
+                    raise self._clients.unavailable(f"finding the coordinator of {group}", error) from error
+                deadline.pause()
+            finally:
+                discard(consumer)
+
+    def groups(self) -> list[str]:
+        """All groups of the cluster, other programs' too."""
+        answers = self._ask(
+            "listing groups",
+            ["groups"],
+            lambda _, left_s: {"groups": self._admin.list_consumer_groups(request_timeout=left_s)},
+        )
+        return sorted(each.group_id for each in answers["groups"].valid)
 
     def delete_group(self, group: str) -> None:
         self._ask(
@@ -333,4 +392,4 @@ class Cluster:
         known = error_of(error)
         if known is not None and known.code() in (KafkaError.TOPIC_EXCEPTION, KafkaError.INVALID_PARTITIONS):
             return error
-        return self._clients.unavailable(doing, reason_of(error))
+        return self._clients.unavailable(doing, error)

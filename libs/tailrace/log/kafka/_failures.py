@@ -6,6 +6,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 __all__ = [
     "CLIENT_ERRORS",
+    "DENIED",
     "FENCED",
     "MISSING",
     "PASSING",
@@ -24,6 +25,15 @@ MISSING = frozenset(
     )
 )
 """No such topic or partition; or its metadata is on the way, so look whether it is there."""
+
+DENIED = frozenset(
+    (
+        *(KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED),
+        *(KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
+        *(KafkaError.SASL_AUTHENTICATION_FAILED, KafkaError._AUTHENTICATION),
+    )
+)
+"""Our user is not let in, or may not do this."""
 
 FENCED = frozenset(
     (

@@ -10,6 +10,7 @@ from tailrace.errors import SettingError, TailraceError
 from tailrace.log.contract import (
     Appender,
     Batch,
+    LogCut,
     LogLimits,
     NewRecord,
     Offset,
@@ -21,10 +22,14 @@ from tailrace.log.contract import (
     Watch,
     Writer,
 )
+from tailrace.log.errors import RestoreUnfinishedError
+from tailrace.log.facts import KafkaFacts
 from tailrace.log.group_commit import GroupAppender
 from tailrace.log.kafka._appends import Appends
 from tailrace.log.kafka._clients import Clients
-from tailrace.log.kafka._cluster import INTERNAL, Cluster
+from tailrace.log.kafka._cluster import INTERNAL, RESTORING, Cluster
+from tailrace.log.kafka._cut import take_cut
+from tailrace.log.kafka._facts import check_version, find_facts, mend_topics
 from tailrace.log.kafka._reader import Reader
 from tailrace.log.kafka._registry import Registry
 from tailrace.log.kafka._url import KafkaUrl
@@ -50,7 +55,9 @@ class KafkaLog:
         self._runtime = runtime
         self._clients = Clients(KafkaUrl.parse(url), self._limits)
         self._cluster = Cluster(self._clients)
-        self._cluster.hello()
+        check_version(self._clients)
+        if RESTORING in self._cluster.hello():
+            raise RestoreUnfinishedError(self._clients.url.shown)
         self._reader = Reader(self._clients, self._cluster)
         self._appends = Appends(self._clients, self._cluster)
         self._registry = Registry(self._clients, self._cluster, self._reader, runtime.clock, self._internal_writer)
@@ -139,10 +146,22 @@ class KafkaLog:
         self._reader.forget([partition.topic])
         return self._cluster.trim(partition, target)
 
+    def cut(self) -> LogCut:
+        self._clients.check_open()
+        return take_cut(self._clients, self._cluster, self._reader, self._registry)
+
     def watch(self, partitions: Sequence[Partition] = ()) -> Watch:
         watch = KafkaWatch(self._clients, self._cluster, partitions, self._watches.discard)
         self._watches.add(watch)
         return watch
+
+    def find_facts(self) -> tuple[KafkaFacts, int | None]:
+        """What the cluster says of itself, and how far its clock is ahead: for `tailrace doctor`."""
+        return find_facts(self._clients, self._cluster, list(self.topics().values()), self._runtime.clock)
+
+    def mend_topics(self, wrong: dict[str, dict[str, str]]) -> None:
+        """Give topics other settings."""
+        mend_topics(self._cluster, wrong)
 
     def close(self) -> None:
         if self._clients.closed:

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tailrace.log.contract import Batch, Offset, Partition, Record
-from tailrace.log.errors import LogUnavailableError, OffsetGapError
+from tailrace.log.errors import OffsetGapError
 from tailrace.log.kafka._clients import Clients, discard
 from tailrace.log.kafka._cluster import Cluster, Deadline
 from tailrace.log.kafka._failures import MISSING, PASSING
@@ -288,4 +288,4 @@ class _Reading:
             return -1
         if code in PASSING:
             return -1
-        raise LogUnavailableError(self._clients.url.shown, f"reading {self.partition}: {error.str()}")
+        raise self._clients.unavailable(f"reading {self.partition.topic}/{self.partition.number}", error)

@@ -14,10 +14,10 @@ from tailrace.log.kafka._cluster import INTERNAL, Cluster, Deadline, TopicFound
 from tailrace.log.kafka._reader import Reader
 from tailrace.runtime import Clock
 
-__all__ = ["Registry"]
+__all__ = ["REGISTRY_WRITER", "Registry"]
 
 _TOPIC = Partition(f"{INTERNAL}topics")
-_WRITER = f"{INTERNAL}topics"
+REGISTRY_WRITER = f"{INTERNAL}topics"
 _FORMAT = 1
 _FLOOR_KEY = b"/floor"
 """No topic can have this name: its record holds the latest birth among the deleted ones."""
@@ -72,6 +72,19 @@ class Registry:
             self._write(lambda: self._births(found, compacted))
             return {name: info for name in names if (info := self._info(name, found.get(name))) is not None}
 
+    def register(self, topics: Mapping[str, TopicInfo]) -> None:
+        """Take topics that the cluster has for ours, as old as they are said to be: all of them or none."""
+        with self._lock:
+            self._read()
+            found = self._cluster.describe(list(topics))
+            born_ms = max((info.born_ms for info in topics.values()), default=0)
+            records = [
+                _registered(found[name].id, info.born_ms, compacted=info.compacted, name=name)
+                for name, info in topics.items()
+            ]
+            records.append(NewRecord(json.dumps({"format": _FORMAT, "born_ms": born_ms}).encode(), _FLOOR_KEY))
+            self._write(lambda: [] if all(name in self._entries for name in topics) else records)
+
     def delete(self, names: Sequence[str]) -> None:
         with self._lock:
             self._cluster.delete(names)
@@ -105,13 +118,8 @@ class Registry:
         for name, topic in found.items():
             entry = self._entries.get(name)
             if entry is None or entry.id != topic.id:
-                value = {
-                    "format": _FORMAT,
-                    "id": topic.id,
-                    "born_ms": born_ms if entry is None else max(born_ms, entry.born_ms + 1),
-                    "compacted": compacted[name],
-                }
-                records.append(NewRecord(json.dumps(value).encode(), name.encode()))
+                since_ms = born_ms if entry is None else max(born_ms, entry.born_ms + 1)
+                records.append(_registered(topic.id, since_ms, compacted=compacted[name], name=name))
         return records
 
     def _deaths(self, names: Sequence[str]) -> list[NewRecord]:
@@ -147,7 +155,7 @@ class Registry:
     def _open(self, deadline: Deadline) -> Writer:
         if not self._cluster.describe([_TOPIC.topic]):
             self._cluster.create([TopicSpec(_TOPIC.topic, compacted=True)], _SETTINGS)
-        return self._open_writer(_WRITER)
+        return self._open_writer(REGISTRY_WRITER)
 
     def _read(self) -> None:
         try:
@@ -176,3 +184,8 @@ class Registry:
             self._floor_ms = entry["born_ms"]
         else:
             self._entries[name] = _Entry(entry["id"], entry["born_ms"], entry["compacted"])
+
+
+def _registered(id_: str, born_ms: int, *, compacted: bool, name: str) -> NewRecord:
+    value = {"format": _FORMAT, "id": id_, "born_ms": born_ms, "compacted": compacted}
+    return NewRecord(json.dumps(value).encode(), name.encode())

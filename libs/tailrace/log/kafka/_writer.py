@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tailrace.errors import TailraceError
-from tailrace.log.contract import Append, Commit, NewRecord, Offset, OffsetRange, Partition, Place, TopicSpec
+from tailrace.log.contract import Append, Commit, NewRecord, Offset, OffsetRange, Partition, Place, Record, TopicSpec
 from tailrace.log.errors import FencedError, LogUnavailableError, OutcomeUnknownError, TopicNotFoundError
 from tailrace.log.group_commit import check_sizes
 from tailrace.log.kafka._appends import rejection
@@ -25,9 +25,13 @@ from tailrace.log.kafka._reader import Reader
 from tailrace.log.kafka._sender import produce_all
 from tailrace.runtime import Probe
 
-__all__ = ["KafkaWriter"]
+__all__ = ["NUMBERS", "NUMBERS_SETTINGS", "KafkaWriter", "last_number", "mark_of", "numbers_topic"]
 
-_NUMBERS_SETTINGS = {
+NUMBERS = f"{INTERNAL}writer."
+"""Names of the book-keeping topics of writers begin so."""
+
+
+NUMBERS_SETTINGS = {
     # Small segments, compacted soon: only the last record counts, and it is looked for at the end.
     "segment.bytes": str(1 << 20),
     "min.cleanable.dirty.ratio": "0.1",
@@ -41,10 +45,10 @@ _LOOK_BACK = 64
 """Offsets before the end among which the last number is looked for first."""
 
 
-def _numbers_topic(name: str) -> str:
+def numbers_topic(name: str) -> str:
     """The book-keeping topic of a writer: one for each, so that nobody else's open transaction hides its end."""
     readable = re.sub(r"[^A-Za-z0-9.-]", "-", name)[:150]
-    return f"{INTERNAL}writer.{readable}.{blake2b(name.encode(), digest_size=8).hexdigest()}"
+    return f"{NUMBERS}{readable}.{blake2b(name.encode(), digest_size=8).hexdigest()}"
 
 
 class KafkaWriter:
@@ -70,12 +74,12 @@ class KafkaWriter:
         self._clients, self._cluster, self._reader, self._probe = clients, cluster, reader, probe
         self._name = name
         self._token = secrets.token_hex(8)
-        self._numbers = Partition(_numbers_topic(name))
+        self._numbers = Partition(numbers_topic(name))
         self._closed = False
         self._connections = Connections(LOGGER)
         self._producer: Producer | None = None
         if not cluster.describe([self._numbers.topic]):
-            cluster.create([TopicSpec(self._numbers.topic, compacted=True)], _NUMBERS_SETTINGS)
+            cluster.create([TopicSpec(self._numbers.topic, compacted=True)], NUMBERS_SETTINGS)
         self._producer = self._open(cluster.deadline())
         self._commits = self._read_number()
 
@@ -101,12 +105,13 @@ class KafkaWriter:
         self._cluster.check_there(by_partition)
         self._cluster.check_there(partition for of_group in places.values() for partition in of_group)
         number = self._commits + 1
-        mark = json.dumps({"number": number, "writer": self._token}).encode()
         deadline = self._cluster.deadline()
         sent = {partition: _Sent(partition) for partition, records in by_partition.items() if records}
         sent[self._numbers] = _Sent(self._numbers)
         try:
-            self._send({**by_partition, self._numbers: [NewRecord(mark, self._name.encode())]}, places, sent, deadline)
+            self._send(
+                {**by_partition, self._numbers: [mark_of(self._name, number, self._token)]}, places, sent, deadline
+            )
         except CLIENT_ERRORS as error:
             raise self._undone(error, sent, number) from error
         except BaseException:
@@ -271,27 +276,38 @@ class KafkaWriter:
 
     def _read_number(self) -> int:
         end = self._cluster.settled_ends([self._numbers])[self._numbers]
-        start = self._cluster.edges([self._numbers], "start")[self._numbers]
         self._reader.saw_end(self._numbers, end)
-        back = _LOOK_BACK
-        while True:
-            at = Offset(max(start, end - back))
-            last: bytes | None = None
-            while at < end:
-                batch = self._reader.read(self._numbers, at, end, 10_000, 16 << 20)
-                if batch.records:
-                    last = batch.records[-1].value
-                at = batch.next
-            if last is not None:
-                return int(json.loads(last)["number"])
-            if end - back <= start:
-                return 0
-            back *= 8
+        _, number = last_number(self._cluster, self._reader, self._numbers, end)
+        return number
 
     def _give_up(self) -> None:
         if self._producer is not None:
             discard(self._producer)
             self._producer = None
+
+
+def mark_of(name: str, number: int, token: str) -> NewRecord:
+    """The record that tells of a commit."""
+    return NewRecord(json.dumps({"number": number, "writer": token}).encode(), name.encode())
+
+
+def last_number(cluster: Cluster, reader: Reader, numbers: Partition, end: Offset) -> tuple[str, int]:
+    """The name of a writer and the number of its last commit before `end`, by its book-keeping; 0 before the first."""
+    start = cluster.edges([numbers], "start")[numbers]
+    back = _LOOK_BACK
+    while True:
+        at = Offset(max(start, end - back))
+        last: Record | None = None
+        while at < end:
+            batch = reader.read(numbers, at, end, 10_000, 16 << 20)
+            if batch.records:
+                last = batch.records[-1]
+            at = batch.next
+        if last is not None:
+            return (last.key or b"").decode(), int(json.loads(last.value or b"")["number"])
+        if end - back <= start:
+            return "", 0
+        back *= 8
 
 
 class _Sent:

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from tailrace.log.sqlite._log import SqliteLog
+from tailrace.log.sqlite._restore import SqliteRestore
 
-__all__ = ["SqliteLog"]
+__all__ = ["SqliteLog", "SqliteRestore"]

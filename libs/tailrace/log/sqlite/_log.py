@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ from tailrace.errors import SettingError
 from tailrace.log.contract import (
     Appender,
     Batch,
+    LogCut,
     LogLimits,
     NewRecord,
     Offset,
@@ -21,6 +23,7 @@ from tailrace.log.contract import (
     Writer,
 )
 from tailrace.log.errors import TopicNotFoundError
+from tailrace.log.facts import SqliteFacts
 from tailrace.log.group_commit import GroupAppender, check_sizes
 from tailrace.log.sqlite._bells import Bells
 from tailrace.log.sqlite._database import Database
@@ -186,8 +189,44 @@ class SqliteLog:
         self._sweep()
         return start
 
+    def cut(self) -> LogCut:
+        with self._database.reading() as connection:
+            topics = {row[0]: _info(row) for row in connection.execute("SELECT * FROM topics ORDER BY name")}
+            rows = connection.execute(
+                "SELECT topic, number, start_offset, end_offset FROM partitions ORDER BY topic, number"
+            )
+            partitions = {Partition(topic, number): OffsetRange(start, end) for topic, number, start, end in rows}
+            places: dict[str, dict[Partition, Place]] = {}
+            for group, topic, number, offset, metadata in connection.execute(
+                "SELECT group_name, topic, partition, offset, metadata FROM places ORDER BY 1, 2, 3"
+            ):
+                if (stands := partitions.get(Partition(topic, number))) is not None:
+                    places.setdefault(group, {})[Partition(topic, number)] = Place(min(offset, stands.stop), metadata)
+            writers = dict(connection.execute("SELECT name, commits FROM writers ORDER BY name").fetchall())
+        return LogCut(topics, partitions, places, writers)
+
     def watch(self, partitions: Sequence[Partition] = ()) -> Watch:
         return SqliteWatch(self._database, self._bells, partitions)
+
+    def find_facts(self) -> SqliteFacts:
+        """What the file says of itself: for `tailrace doctor`."""
+        path = self._database.path
+        with self._database.reading() as connection:
+            (journal_mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+            (damage,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+            (free_pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+        wal = path.with_name(path.name + "-wal")
+        disk = os.statvfs(path.parent)
+        return SqliteFacts(
+            path=str(path),
+            journal_mode=journal_mode,
+            damage="" if damage == "ok" else str(damage),
+            file_bytes=path.stat().st_size,
+            free_bytes=free_pages * page_bytes,
+            wal_bytes=wal.stat().st_size if wal.exists() else 0,
+            disk_free_bytes=disk.f_bavail * disk.f_frsize,
+        )
 
     def close(self) -> None:
         self._bells.close()

@@ -1,0 +1,8 @@
+"""What is wrong with a deployment, and the command that mends it: facts in, findings out."""
+
+from __future__ import annotations
+
+from tailrace.doctor.checks import CHECKS, Finding, examine_all, topic_mends
+from tailrace.doctor.facts import Facts, MachineFacts
+
+__all__ = ["CHECKS", "Facts", "Finding", "MachineFacts", "examine_all", "topic_mends"]

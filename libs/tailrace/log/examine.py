@@ -1,0 +1,65 @@
+"""Looking at a log from outside, without relying on anything in it: for `tailrace doctor`."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from tailrace.errors import TailraceError
+from tailrace.log.contract import Log
+from tailrace.log.errors import RestoreUnfinishedError
+from tailrace.log.facts import LogFacts
+from tailrace.runtime import SYSTEM, Runtime
+
+__all__ = ["examine", "mend_topics"]
+
+
+def examine(url: str, *, runtime: Runtime = SYSTEM) -> LogFacts:
+    """What is found at `url`. Raises nothing of the log's: what fails is a fact.
+
+    On Kafka a small topic `_tailrace.doctor` is made, written to, and deleted.
+    """
+    from tailrace.log import open_log
+
+    shown = url.partition("?")[0]
+    try:
+        log = open_log(url, runtime=runtime)
+    except RestoreUnfinishedError:
+        return LogFacts(url=shown, is_half_restored=True)
+    except TailraceError as error:
+        return LogFacts(url=shown, unreachable=str(error))
+    try:
+        return _facts(log, shown)
+    except TailraceError as error:
+        return LogFacts(url=shown, unreachable=str(error))
+    finally:
+        log.close()
+
+
+def _facts(log: Log, shown: str) -> LogFacts:
+    from tailrace.log.sqlite import SqliteLog
+
+    lags: dict[str, int] = {}
+    with suppress(TailraceError):
+        cut = log.cut()
+        for group, places in cut.places.items():
+            lags[group] = sum(cut.partitions[partition].stop - place.offset for partition, place in places.items())
+    born_ms = max((info.born_ms for info in log.topics().values()), default=0)
+    if isinstance(log, SqliteLog):
+        return LogFacts(url=shown, backend=log.find_facts(), clock_ahead_ms=0, newest_birth_ms=born_ms, lags=lags)
+    from tailrace.log.kafka import KafkaLog
+
+    assert isinstance(log, KafkaLog)
+    kafka, ahead_ms = log.find_facts()
+    return LogFacts(url=shown, backend=kafka, clock_ahead_ms=ahead_ms, newest_birth_ms=born_ms, lags=lags)
+
+
+def mend_topics(url: str, wrong: dict[str, dict[str, str]]) -> None:
+    """Give Kafka's topics (name -> settings) what our promises rest on; nothing on SQLite, which has no settings."""
+    if wrong and url.startswith("kafka://"):
+        from tailrace.log.kafka import KafkaLog
+
+        log = KafkaLog(url)
+        try:
+            log.mend_topics(wrong)
+        finally:
+            log.close()

@@ -1,0 +1,50 @@
+"""What `doctor` says of facts: a deployment in order, and one in which everything is wrong."""
+
+from __future__ import annotations
+
+from tailrace.doctor import Facts, MachineFacts, examine_all
+from tailrace.lake import LakeFacts
+from tailrace.log import LogFacts, SqliteFacts
+
+GOOD = Facts(
+    log=LogFacts(
+        url="sqlite:///log",
+        backend=SqliteFacts(path="/log", journal_mode="wal", disk_free_bytes=9 << 30),
+        clock_ahead_ms=0,
+    ),
+    lake=LakeFacts(url="/lake", clock_ahead_ms=0, disk_free_bytes=9 << 30),
+    machine=MachineFacts(python=(3, 12, 1), versions={"tailrace": "1"}, now_ms=10**12, disk_free_bytes=9 << 30),
+)
+
+
+def test_nothing_is_said_against_a_deployment_in_order() -> None:
+    assert {each.level for each in examine_all(GOOD)} == {"ok"}
+
+
+def test_all_that_is_wrong_is_named_with_what_mends_it() -> None:
+    bad = Facts(
+        log=LogFacts(
+            url="sqlite:///log",
+            backend=SqliteFacts(path="/log", journal_mode="delete", damage="row 7 missing", disk_free_bytes=1 << 20),
+            clock_ahead_ms=3_600_000,
+            newest_birth_ms=10**12 + 3_600_000,
+            lags={"shop.node": 5_000_000},
+        ),
+        lake=LakeFacts(url="s3://rows", refuses_second_put=False, clock_ahead_ms=-3_600_000),
+        machine=MachineFacts(
+            python=(3, 10, 0), now_ms=10**12, leftovers=("/data/tailrace.db-restoring",), gaps=("a; b",)
+        ),
+    )
+    found = [each for each in examine_all(bad) if each.level != "ok"]
+    wrong = {each.check for each in found if each.level == "wrong"}
+    assert wrong == {"embedded log", "lake", "clock", "disk", "versions"}
+    assert {each.check for each in found} - wrong == {"lag", "containment", "leftovers"}
+    assert all(each.mend for each in found)
+    texts = " ".join(each.what for each in found)
+    assert "3600 s ahead of" in texts and "3600 s behind" in texts and "this clock went back" in texts
+
+
+def test_a_log_that_is_away_is_all_that_is_said_of_it() -> None:
+    away = Facts(log=LogFacts(url="kafka://b:9092", unreachable="nobody answers"), lake=GOOD.lake, machine=GOOD.machine)
+    [finding] = [each for each in examine_all(away) if each.level != "ok"]
+    assert (finding.check, "start the brokers" in finding.mend) == ("log", True)
