@@ -8,7 +8,7 @@ from pathlib import Path
 from tailrace.graph import load_app
 from tailrace.runner import RunnerSettings, deploy
 
-__all__ = ["BULK", "FIRE", "MEMORY", "READ", "STREAM", "topics", "write_app"]
+__all__ = ["BULK", "FIRE", "MEMORY", "READ", "STREAM", "parallel_app", "topics", "write_app"]
 
 STREAM = {
     "graph.yml": """\
@@ -131,6 +131,33 @@ print(json.dumps({"took_ms": took_ms, "rows": found}))
 """,
 }
 """A node that asks for one aggregate of a large table."""
+
+
+def parallel_app(slots: int) -> dict[str, str]:
+    """A stream whose records cost about half a millisecond of work each, in so many slots."""
+    return {
+        "graph.yml": f"""\
+title: Parallel
+slug: parallel
+functions:
+  - {{node_file: score.py, id: py000001, parallelism: {slots}}}
+stores:
+  - {{table: clicks, id: st000001, partitions: 4, partition_key: k}}
+  - {{table: scores, id: st000002, partitions: 4, partition_key: k}}
+""",
+        "score.py": """\
+from patterns import Table
+
+clicks = Table("clicks")
+scores = Table("scores", "w")
+
+for row in clicks.as_stream():
+    score = 0
+    for step in range(8_000):
+        score = (score * 31 + step) % 1_000_003
+    scores.append({"k": row["k"], "n": row["n"], "score": score})
+""",
+    }
 
 
 def write_app(folder: Path, files: Mapping[str, str]) -> Path:

@@ -17,6 +17,7 @@ BENCHMARKS = {
     "gateway-embedded": "gateway:embedded",
     "gateway-kafka": "gateway:kafka",
     "gateway-capacity": "gateway_capacity:capacity",
+    "parallel": "parallel:parallel",
     "bulk": "bulk:bulk",
     "bulk-lake": "bulk_lake:bulk_lake",
     "read": "read:read",
