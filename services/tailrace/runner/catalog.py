@@ -145,7 +145,8 @@ class Catalog:
             await self.create([TopicSpec(topic)])
 
     async def know(self, topic: str) -> bool:
-        """Whether there is such a topic; it can be asked for afterwards."""
+        """Whether there is such a topic, or lane of one; it can be asked for afterwards."""
+        topic = topic_of(topic)
         if topic not in self._infos:
             found: dict[str, TopicInfo] = await self._call(lambda: self._log.topics(topic))
             if topic not in found:

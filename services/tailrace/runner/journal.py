@@ -283,7 +283,7 @@ class Journal:
         for listener in (*self._listeners, *self._others):
             listener(light)
         waiting = self._waiting.setdefault(entry.graph, [])
-        place = self._folding.pop((entry.graph, entry.node), None)
+        place = self._folding.pop((entry.graph, slot_of(entry.run)), None)
         if place is not None and _foldable(entry):
             last = waiting[place]
             assert isinstance(last, RunEntry) and isinstance(entry, RunEntry)
@@ -292,7 +292,7 @@ class Journal:
             place = len(waiting)
             waiting.append(entry)
         if _foldable(entry):
-            self._folding[entry.graph, entry.node] = place
+            self._folding[entry.graph, slot_of(entry.run)] = place
         if self._flusher is None:
             self._flusher = asyncio.get_running_loop().call_later(FLUSH_S, self._start_flush)
 
@@ -371,6 +371,11 @@ class Journal:
         if self._flushing:
             await asyncio.wait(self._flushing, timeout=1)
         self._watch.close()
+
+
+def slot_of(run: str) -> str:
+    """The slot that a run is of."""
+    return run.rpartition("#")[0]
 
 
 def _foldable(entry: Entry) -> bool:

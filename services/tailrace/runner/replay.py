@@ -30,7 +30,7 @@ from tailrace.runner.scratch import Overlay, Scratch
 from tailrace.runner.tails import CallLog, Pin
 from tailrace.runner.workers import Worker
 from tailrace.runtime import Clock
-from tailrace.tables import Answer, Snapshot, VersionView, split_head, split_lane
+from tailrace.tables import Answer, Snapshot, VersionView, lane_of, split_head, split_lane
 
 __all__ = ["REPLAYS_FOLDER", "Replay", "ReplayWishes", "StateNotKeptError", "WrittenGoneError"]
 
@@ -110,7 +110,11 @@ class Replay:
         self._log, self._catalog, self._call, self._hire = log, catalog, call, hire
         self._now_ms, self._now_s = clock.now_ms, clock.monotonic_s
         self._grace_s, self._version, self._look_back = grace_s, version, look_back
-        self._names = {store.key: store.name for store in order.stores}
+        self._names = {
+            lane_of(store.key, number): lane_of(store.name, number)
+            for store in order.stores
+            for number in range(store.partitions)
+        }
         self._scratch = Scratch(catalog, self._names)
         self._written: dict[str, Overlay] = {}
         self._events: asyncio.Queue[dict[str, Any]] = asyncio.Queue(EVENTS_MAX)
@@ -336,10 +340,10 @@ class Replay:
             ref = refs.get(table)
             if ref is None:  # the node cannot reach it any more
                 born_ms = self._catalog.born_ms(table)
-                ref = StoreRef(key=table, name=table, store_id="", topic=table, born_ms=born_ms)
+                ref = StoreRef(key=table, name=self._names.get(table, table), store_id="", topic=table, born_ms=born_ms)
             for side, overlay in pair.items():
                 sides[f"{side}:{table}"] = overlay
-                stores.append(replace(ref, key=f"{side}:{table}"))
+                stores.append(replace(ref, key=f"{side}:{table}", partitions=1, streams=(0,)))
             tables.append(
                 {
                     "table": ref.name,
