@@ -140,7 +140,7 @@ class Journal:
         self._topics: dict[str, Partition] = {}
         self._waiting: dict[str, list[Entry]] = {}
         self._folding: dict[tuple[str, str], int] = {}
-        """By app and node: which of those that wait its next quiet run is folded into."""
+        """By app and slot: which of those that wait its next quiet run is folded into."""
         self._flusher: asyncio.TimerHandle | None = None
         self._flushing: set[asyncio.Task[None]] = set()
 
