@@ -23,7 +23,7 @@ from table_reading import fold_topic, reader_of
 import compose
 from tailrace.log import Log, Partition, open_log
 
-pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(1800)]
 
 POSTS_PER_S = 20
 POSTS_MAX = 5_000
