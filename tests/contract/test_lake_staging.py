@@ -16,10 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import BUCKET, S3Server
 
+from tailrace.control import place_files
 from tailrace.graph import load_app
 from tailrace.lake import LakeLocation, SnapshotFiles, StagingArea
 from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log
-from tailrace.runner import Deployment, Host, RunEntry, RunnerSettings, copy_files, deploy
+from tailrace.runner import Deployment, Host, RunEntry, RunnerSettings, deploy
 from tailrace.runner.shards import Shards
 from tailrace.runner.transaction import Transaction
 from tailrace.runtime import SYSTEM, Crash, CrashAt, Probe, Runtime
@@ -90,7 +91,8 @@ class Machine:
 
     async def open(self) -> None:
         self.area.start()
-        await self.shards.open(0, ["shop"], [INDEX])
+        self.shards.openings[0] = 1
+        await self.shards.open(0, 1, ["shop"], [INDEX])
 
     async def commit(self, run: str) -> str:
         """Stage a file and commit a message that names it."""
@@ -169,15 +171,22 @@ class House:
         (app_dir / "graph.yml").write_text(GRAPH)
         (app_dir / "fill.py").write_text(FILL)
         app = load_app(app_dir)
-        self.deployment: Deployment = deploy(app, copy_files(app, folder / "apps"), RunnerSettings())
+        self.deployment: Deployment = deploy(app, place_files(app, folder / "apps"), RunnerSettings())
         self.log = open_log(f"sqlite:///{folder}/log.db")
 
     async def host(self, name: str, probe: Probe | None = None) -> Host:
         data = self.folder / name
         data.mkdir()
-        fetch = SnapshotFiles(self.lake, data / "lake-cache").fetch
+        files = SnapshotFiles(self.lake, data / "lake-cache")
         staging = StagingArea(data / "staging", self.lake)
-        host = Host(self.log, data_dir=data, runtime=Runtime(probe=probe or Probe()), fetch=fetch, staging=staging)
+        host = Host(
+            self.log,
+            data_dir=data,
+            runtime=Runtime(probe=probe or Probe()),
+            fetch=files.fetch,
+            lake_dir=files.root,
+            staging=staging,
+        )
         await host.start()
         await host.deploy([self.deployment])
         return host
