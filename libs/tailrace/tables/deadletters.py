@@ -21,6 +21,7 @@ DEAD_LETTER_FIELDS = {
     "record": "Json",
     "error": "Text",
     "traceback": "Text",
+    "source_partition": "Integer",
 }
 
 DeadLetterRow = tuple[int, int, Any, str, str]
@@ -32,10 +33,12 @@ def dead_letters_topic(topic: str) -> str:
     return f"{topic}-dead"
 
 
-def dead_letters_message(letters: Iterable[DeadLetterRow], now_ms: int, *, node: str = "", run: str = "") -> bytes:
-    """Dead letters as one message of their Table; `node` and `run` are empty where no run left them."""
+def dead_letters_message(
+    letters: Iterable[DeadLetterRow], now_ms: int, *, node: str = "", run: str = "", partition: int = 0
+) -> bytes:
+    """Dead letters of one partition as one message of their Table; `node` and `run` are empty where no run left them."""
     at = (datetime(1970, 1, 1) + timedelta(milliseconds=now_ms)).isoformat()
-    values = [(at, node, run, *letter) for letter in letters]
+    values = [(at, node, run, *letter, partition) for letter in letters]
     rows = [dict(zip(DEAD_LETTER_FIELDS, each, strict=True)) for each in values]
     writer = {"node": node, "run": run} if node else {}
     head = {"kind": "rows", "ts": now_ms, **writer, "n": len(rows), "fields": DEAD_LETTER_FIELDS}

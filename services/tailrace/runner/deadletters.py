@@ -44,7 +44,8 @@ class InHand(NamedTuple):
 def dead_letter_record(letter: DeadLetter, node: str, run: str, now_ms: int) -> NewRecord:
     """A dead letter as a message of its Table."""
     found = (letter.offset, letter.row, letter.record, letter.error, letter.traceback)
-    return NewRecord(dead_letters_message([found], now_ms, node=node, run=run))
+    partition = split_lane(letter.table)[1]
+    return NewRecord(dead_letters_message([found], now_ms, node=node, run=run, partition=partition))
 
 
 class _OneBatch:

@@ -28,7 +28,7 @@ from tailrace.errors import RejectedError
 from tailrace.log import Log, NewRecord, Offset, OffsetGapError, Partition, scan
 from tailrace.node.protocol import Outcome, Progress, RunOrder
 from tailrace.runner.tails import CallLog, Pin
-from tailrace.tables import message, rows_message, split_head
+from tailrace.tables import dead_letters_topic, message, rows_message, split_head, topic_of
 
 __all__ = ["Given", "GivenLetter", "Kept", "LettersBack", "letters_from_json"]
 
@@ -43,7 +43,7 @@ class GivenLetter(NamedTuple):
 
     id: str
     table: str
-    """Topic of the Table that the record came from."""
+    """The lane of the Table that the record came from."""
     offset: int
     row: int
     record: Any
@@ -221,7 +221,7 @@ class LettersBack:
         return Kept(given.table, [letter.id for letter in rest], error or _NOT_TAKEN)
 
     async def _read_gone(self, table: str) -> set[str]:
-        partition = Partition(f"{table}-dead")
+        partition = Partition(dead_letters_topic(topic_of(table)))
         gone = self._gone.setdefault(partition.topic, _Gone())
         with suppress(RejectedError):  # a wish may name any table
             await self.call(lambda: _read_on(self.log, partition, gone))

@@ -100,7 +100,16 @@ from tailrace.runner.upkeep import trim_before
 from tailrace.runner.usage import Meter, Usage
 from tailrace.runner.workers import Worker, WorkerSpec, WorkerStartError
 from tailrace.runtime import Runtime
-from tailrace.tables import Answer, StagedFiles, VersionView, index_topic, lane_of, split_lane, topic_of
+from tailrace.tables import (
+    Answer,
+    StagedFiles,
+    VersionView,
+    dead_letters_topic,
+    index_topic,
+    lane_of,
+    split_lane,
+    topic_of,
+)
 
 __all__ = ["Host", "UnknownNodeError"]
 
@@ -718,7 +727,9 @@ class Host:
 
     async def _tell_kept(self, kept: Kept) -> None:
         with contextlib.suppress(RejectedError):  # a wish may name any table
-            await self._call(lambda: self.log.append(Partition(f"{kept.table}-dead"), [kept.to_record()]))
+            await self._call(
+                lambda: self.log.append(Partition(dead_letters_topic(topic_of(kept.table))), [kept.to_record()])
+            )
 
     async def _checkpoint(self, slot: Slot, run: Run) -> None:
         run.checkpoint = asyncio.get_running_loop().create_future()

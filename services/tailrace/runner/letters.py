@@ -19,7 +19,7 @@ from tailrace.errors import RejectedError
 from tailrace.log import NewRecord, Offset, OffsetGapError, Partition, scan
 from tailrace.runner.deployment import DeployedTable, Deployment
 from tailrace.runner.host import Host
-from tailrace.tables import dead_letters_message, message, split_head
+from tailrace.tables import dead_letters_message, lane_of, message, split_head
 
 __all__ = ["BadLetterError", "LetterFilter", "Letters", "UnknownLetterError"]
 
@@ -29,7 +29,7 @@ _PAGE = 500
 _WISH_BYTES_MAX = 256 << 10
 """About how much goes into one record of the triggers topic."""
 
-_FIELDS = ("id", "at", "node", "run", "source_offset", "source_row", "record", "error", "traceback")
+_FIELDS = ("at", "node", "run", "source_partition", "source_offset", "source_row", "record", "error", "traceback")
 _BY_THE_LAKE = "the lake left it out, no node failed at it: correct it, and post it again"
 _NODE_GONE = "its node is not deployed any more"
 
@@ -58,8 +58,8 @@ class LetterFilter:
 
     ids: Sequence[str] = ()
     """Empty: all."""
-    node: str | None = None
-    """Slot of the node that failed."""
+    slots: Sequence[str] | None = None
+    """Slots of the node that failed; None: any."""
     since_ms: int | None = None
 
     def where(self, *, after: str = "", until: str = "") -> str:
@@ -67,8 +67,8 @@ class LetterFilter:
         parts = ["true"]
         if self.ids:
             parts.append(f"patterns_id in ({', '.join(map(_literal, self.ids))})")
-        if self.node is not None:
-            parts.append(f"node = {_literal(self.node)}")
+        if self.slots is not None:
+            parts.append(f"node in ({', '.join(map(_literal, self.slots))})")
         if self.since_ms is not None:
             moment = datetime.fromtimestamp(self.since_ms / 1000, UTC).replace(tzinfo=None).isoformat(sep=" ")
             parts.append(f"at >= timestamp '{moment}'")
@@ -101,7 +101,9 @@ class Letters:
             raise BadLetterError(f"{orjson.dumps(record)[:100].decode()} is none")
         old = await self._one(letter)
         found = (old["source_offset"], old["source_row"], record, old["error"], old["traceback"])
-        new = dead_letters_message([found], self._host.now_ms(), node=old["node"], run=old["run"])
+        new = dead_letters_message(
+            [found], self._host.now_ms(), node=old["node"], run=old["run"], partition=old["source_partition"]
+        )
         await self._append([_deleted([letter]), NewRecord(new)])
         now = await self.newest(LetterFilter(), 1)
         return now[0] if now else {**old, "record": record}
@@ -137,12 +139,11 @@ class Letters:
         if self._partition.topic not in await asyncio.to_thread(self._host.log.topics, self._partition.topic):
             return []
         name = f"{self._table.store.name}_dead_letters".replace('"', '""')
-        sql = f'select patterns_id as {", ".join(_FIELDS)} from "{name}" where {where} {rest}'  # noqa: S608 - quoted
+        sql = f'select * from "{name}" where {where} {rest}'  # noqa: S608 - quoted
         answer = b"".join([piece async for piece in self._host.ask(self._deployment.graph, "query", {"sql": sql})])
-        rows = [dict(zip(_FIELDS, values, strict=True)) for values in orjson.loads(answer)["rows"]]
-        for row in rows:
-            row["record"] = orjson.loads(row["record"]) if isinstance(row["record"], str) else row["record"]
-        return rows
+        found = orjson.loads(answer)
+        names = [column["name"] for column in found["columns"]]
+        return [_letter(dict(zip(names, values, strict=True))) for values in found["rows"]]
 
     async def _one(self, letter: str) -> dict[str, Any]:
         found = await self._select(LetterFilter(ids=[letter]).where(), "limit 1")
@@ -214,18 +215,13 @@ class Letters:
 
 def _events(heads: Sequence[Mapping[str, Any]], pending: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """What messages say of letters that somebody waits for; takes those out of `pending`."""
-    again = {
-        (head.get("run"), row.get("source_offset"), row.get("source_row")): row
-        for head in heads
-        if head["kind"] == "rows"
-        for row in head["rows"]
-    }
+    again = {(head.get("run"), *_place(row)): row for head in heads if head["kind"] == "rows" for row in head["rows"]}
     for head in heads:
         for letter in head.get("ids") or head.get("kept") or ():
             known = pending.pop(letter, None)
             if known is None:
                 continue
-            failed = again.get((head.get("run"), known["source_offset"], known["source_row"]))
+            failed = again.get((head.get("run"), *_place(known)))
             if head["kind"] == "signal":
                 yield {"type": "kept", "id": letter, "why": head.get("why")}
             elif failed is not None:
@@ -236,6 +232,21 @@ def _events(heads: Sequence[Mapping[str, Any]], pending: dict[str, dict[str, Any
                 yield {"type": "kept", "id": letter, "why": "somebody dropped or edited it meanwhile"}
 
 
+def _place(letter: Mapping[str, Any]) -> tuple[Any, ...]:
+    return letter.get("source_partition") or 0, letter.get("source_offset"), letter.get("source_row")
+
+
+def _letter(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A letter as it is shown; older ones say nothing of a partition."""
+    record = row["record"]
+    return {
+        "id": row["patterns_id"],
+        **{name: row.get(name) for name in _FIELDS},
+        "record": orjson.loads(record) if isinstance(record, str) else record,
+        "source_partition": row.get("source_partition") or 0,
+    }
+
+
 def _deleted(ids: Sequence[str]) -> NewRecord:
     return NewRecord(message({"kind": "delete", "ids": list(ids)}))
 
@@ -244,7 +255,8 @@ def _chunks(letters: Sequence[Mapping[str, Any]], table: str) -> Iterator[list[l
     chunk: list[list[Any]] = []
     size = 0
     for letter in letters:
-        row = [letter["id"], table, letter["source_offset"], letter["source_row"], letter["record"]]
+        lane = lane_of(table, letter["source_partition"])
+        row = [letter["id"], lane, letter["source_offset"], letter["source_row"], letter["record"]]
         size += len(orjson.dumps(row))
         if chunk and size > _WISH_BYTES_MAX:
             yield chunk

@@ -20,7 +20,7 @@ from tailrace.runner.given import Given
 from tailrace.runner.journal import RunEntry
 from tailrace.runner.past import Held, PastGoneError
 from tailrace.runner.tails import Pin, sendable
-from tailrace.tables import Answer, Snapshot, VersionView, split_lane, topic_of
+from tailrace.tables import Answer, Snapshot, VersionView, dead_letters_topic, split_lane, topic_of
 
 __all__ = [
     "RUN_BYTES_MAX",
@@ -139,7 +139,7 @@ class Run:
         if self.given is not None:
             progress, deleted = self.given.settle(progress)
             if deleted:
-                self.writes.append(Write(f"{self.given.table}-dead", deleted))
+                self.writes.append(Write(dead_letters_topic(topic_of(self.given.table)), deleted))
         self.pieces.append(Piece(progress, self.writes, self.part))
         self.writes, self.buffered_bytes = [], 0
         self.part += 1

@@ -131,6 +131,8 @@ class HostView:
             standings = await self._host.standings(deployment.graph)
             for deployed in deployment.nodes.values():
                 node = deployed.node
+                if deployed.number > 0:  # told with its first slot
+                    continue
                 standing, behind = standings[node.key]
                 found.append(
                     {
@@ -259,10 +261,16 @@ class HostView:
         deployment, topic = self._table(table, app)
         known = deployment.tables[topic.removesuffix("-dead")]
         node = wanted.get("node")
-        for slot, deployed in deployment.nodes.items():
-            if node in (deployed.node.key, deployed.node.title, deployed.node.node_file):
-                node = slot
-        which = LetterFilter(ids=wanted.get("ids") or (), node=node, since_ms=wanted.get("since_ms"))
+        slots = [
+            slot
+            for slot, deployed in deployment.nodes.items()
+            if node in (deployed.node.key, deployed.node.title, deployed.node.node_file)
+        ]
+        which = LetterFilter(
+            ids=wanted.get("ids") or (),
+            slots=None if node is None else slots or [node],
+            since_ms=wanted.get("since_ms"),
+        )
         return Letters(self._host, deployment, known), which
 
     async def replay(
