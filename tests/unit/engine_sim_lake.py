@@ -151,6 +151,8 @@ class Snapshotter:
     def __init__(self, lake: Lake) -> None:
         self.lake, self.rng, self.fault = lake, lake.rng, lake.fault
         self.folds: dict[Topic, TableFold] = {}
+        self.places: dict[Topic, int] = {}
+        """The group's, as far as it knows."""
         self.known: dict[tuple[Topic, str], Delta] = {}
         """Handles: as of when they were last looked at."""
         self.at = "idle"
@@ -178,7 +180,7 @@ class Snapshotter:
         """1. `topic-read`  2. for each version `lake-read`, `lake-committed`  3. `lake-written`  4. `place-committed`."""
         lake = self.lake
         fold = self._load(topic)
-        start = max(lake.places.get(topic, 0), lake.starts.get(topic, 0))
+        start = max(self.places[topic], lake.starts.get(topic, 0))
         end = min(len(lake.lane(topic)), max(fold.position, start) + self.rng.randint(1, _STEP_RECORDS_MAX))
         fold.advance(lake.messages(topic, start, end), end)
         yield "topic-read"
@@ -197,7 +199,8 @@ class Snapshotter:
 
     def _load(self, topic: Topic) -> TableFold:
         lake = self.lake
-        if topic not in self.folds:
+        if topic not in self.folds or self.folds[topic].position < lake.starts.get(topic, 0):
+            self.places[topic] = lake.places.get(topic, 0)
             saved = lake.folds.get(topic)
             fold = TableFold.from_json(orjson.loads(saved)) if saved else TableFold(topic[0])
             if fold.position < lake.starts.get(topic, 0):
@@ -251,7 +254,7 @@ class Snapshotter:
         saved = self.lake.folds.get(topic)
         if saved is None or orjson.loads(saved)["position"] < fold.position:
             self.lake.folds[topic] = orjson.dumps(fold.to_json())
-        self.lake.places[topic] = fold.position
+        self.lake.places[topic] = self.places[topic] = fold.position
 
     def retain(self, topic: Topic) -> None:
         """Let go of what is old and in the lake."""
@@ -264,19 +267,14 @@ class Snapshotter:
         if self.fault == "snapshotter: trim before snapshot":
             lake.trim(topic, end)
             return
-        superseded = [
-            VersionFacts(
-                name,
-                version.begun_ms,
-                BORN_MS,
-                version.segments[0][0],
-                name if (topic, name) in lake.tables else None,
-                0,
-                0,
-            )
-            for name, version in fold.versions.items()
-            if version is not fold.active
-        ]
+        superseded = []
+        for name, version in fold.versions.items():
+            delta, stop = lake.tables.get((topic, name)), version.segments[-1][1]
+            if version is not fold.active and stop is not None:
+                position = delta.meta.position if delta else version.segments[0][0]
+                in_log_from = position if position < stop else None
+                folder = name if delta else None
+                superseded.append(VersionFacts(name, version.begun_ms, BORN_MS, in_log_from, folder, 0, 0))
         facts = TopicFacts(
             topic=f"{topic[0]}/{topic[1]}",
             log_start=start,

@@ -351,7 +351,7 @@ class Promises:
         """A run has seen the last record, though the breaker was open perhaps when it came."""
         seen = self.world.tries.get(("breaks", Key("", 0, 0)), [])
         written = len(self.log.records("in"))
-        assert not written or seen[-1:] == [written], f"breaks: saw {seen[-1:]} of {written}"
+        assert max(seen, default=0) == written, f"breaks: saw {seen[-1:]} of {written}"
 
     def _halts(self) -> None:
         """It gave nothing up: before the record that it stands at it has handled all, and behind it none."""
@@ -366,7 +366,8 @@ class Promises:
         assert bool(missing) == bool(record.tries), f"halts: {missing} left, {record.tries} tries"
         if missing:
             assert record.retry_ms is None, "halts: a try is to come"
-            assert any(rec.value[0] in {"raise", "kill"} for rec in missing), f"halts: stands at {missing}"
+            killed = self.world.kills_left < 3  # by whoever; two deaths are two tries
+            assert killed or any(rec.value[0] in {"raise", "kill"} for rec in missing), f"halts: stands at {missing}"
 
     def _accumulates(self) -> None:
         """Each run saw what the runs before it wrote, and none ran for its own writes alone."""

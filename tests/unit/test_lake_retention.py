@@ -20,9 +20,8 @@ def version(
     number: int, age_ms: int, *, folder: bool = True, first: int = 0, begun_ms: int | None = None
 ) -> VersionFacts:
     begun_ms = NOW_MS - age_ms - 1 if begun_ms is None else begun_ms
-    return VersionFacts(
-        f"t_{number:010}", begun_ms, NOW_MS - age_ms, first, f"f{number}" if folder else None, 10, 1_000
-    )
+    in_log_from, path = (None, f"f{number}") if folder else (first, None)
+    return VersionFacts(f"t_{number:010}", begun_ms, NOW_MS - age_ms, in_log_from, path, 10, 1_000)
 
 
 def facts(*superseded: VersionFacts, in_lake: int = 1_000, old_before: int = 500, log_start: int = 0) -> TopicFacts:
@@ -33,6 +32,13 @@ def facts(*superseded: VersionFacts, in_lake: int = 1_000, old_before: int = 500
 
 def gone(plan: RetentionPlan) -> list[str]:
     return [each.name for each in plan.versions]
+
+
+def test_a_version_that_is_in_the_lake_in_part_keeps_the_rest_in_the_log() -> None:
+    """Of two snapshotters one may have begun a version's Delta table while the other passed it over."""
+    part = version(1, 2 * DAY_MS)._replace(in_log_from=120)
+    assert decide(facts(part), NOW_MS, LIMITS).trim_before == 120
+    assert decide(facts(version(1, 2 * DAY_MS)), NOW_MS, LIMITS).trim_before == 500
 
 
 def test_a_version_goes_a_week_after_it_was_superseded() -> None:

@@ -91,7 +91,8 @@ class VersionFacts(NamedTuple):
     begun_ms: int
     superseded_ms: int
     """0 where the log does not tell any more: long ago."""
-    first_offset: int
+    in_log_from: int | None
+    """From this offset on its rows are in the log alone; None: all of them are in the lake."""
     folder: str | None
     """Of its Delta table; None where it has none."""
     rows: int
@@ -193,8 +194,9 @@ def decide(facts: TopicFacts, now_ms: int, limits: RetentionLimits) -> Retention
         )
         for each in facts.forgotten
     ]
-    # A version that stays and never came into the lake has its rows in the log alone.
-    in_log = [each.first_offset for each in facts.superseded if each.name not in gone and each.folder is None]
+    # A version that stays may have never come into the lake, or, where two snapshotters were at work, not to its end.
+    staying = [each.in_log_from for each in facts.superseded if each.name not in gone]
+    in_log = [offset for offset in staying if offset is not None]
     before = min([facts.in_lake, facts.old_before, *in_log])
     return RetentionPlan(
         topic=facts.topic,
@@ -267,7 +269,7 @@ def find_facts(
     newest = max(known, default="")
     by_folder = {snapshot.folder: name for name, snapshot in snapshots.items()}
     forgotten = [
-        VersionFacts(by_folder.get(folder, folder.rpartition("/")[2]), 0, 0, 0, folder, 0, 0)
+        VersionFacts(by_folder.get(folder, folder.rpartition("/")[2]), 0, 0, None, folder, 0, 0)
         for folder in sorted({*folders, *by_folder})
         if folder[-_SUFFIX:] not in known
         and folder[-_SUFFIX:] < newest  # a newer one that we do not know is another's, who is ahead of us
@@ -297,11 +299,14 @@ def _facts(
     if not superseded_ms and stop >= start:
         batch = log.read(partition, Offset(stop), records_max=1)
         superseded_ms = batch.records[0].ts_ms if batch.records else _NEVER_MS
+    in_log_from: int | None = view.segments[0][0]
+    if snapshot is not None:
+        in_log_from = snapshot.position if snapshot.position < stop else None
     return VersionFacts(
         view.name,
         view.begun_ms,
         superseded_ms,
-        view.segments[0][0],
+        in_log_from,
         snapshot.folder if snapshot is not None else None,
         snapshot.rows if snapshot is not None else view.appended,
         _size(snapshot) if snapshot is not None else 0,

@@ -141,9 +141,10 @@ class TableWork:
         return max(self.place, self._log.starts([self._partition])[self._partition])
 
     def _load(self) -> TableFold:
-        if self._fold is not None:
-            return self._fold
         start = self._log.starts([self._partition])[self._partition]
+        # One that stood still for long may find the log trimmed past its fold: it must not pass over what was there.
+        if self._fold is not None and self._fold.position >= start:
+            return self._fold
         fold = self._entry.table_fold()
         if fold is None or fold.position < start:
             fold = TableFold(self.wish.name)
