@@ -279,6 +279,7 @@ class Snapshotter:
             topic=f"{topic[0]}/{topic[1]}",
             log_start=start,
             in_lake=min(fold.position, lake.places.get(topic, 0)),
+            folded=fold.position,
             old_before=self.rng.randint(start, end),
             superseded=tuple(superseded),
         )
