@@ -191,6 +191,8 @@ class ArchiveReader:
             elif kind == b"E":
                 if self._read(_DIGEST_BYTES) != self._digest.digest():
                     raise ArchiveDamagedError(self._path, "its checksum is another one")
+                if self._rest():
+                    raise ArchiveDamagedError(self._path, "it goes on after its end")
                 yield End({Partition(t, n): Offset(at) for t, n, at in orjson.loads(body)["starts"]})
                 return
             else:
@@ -206,11 +208,18 @@ class ArchiveReader:
         self._digest.update(body)
         return kind, body
 
-    def _read(self, length: int) -> bytes:
+    def _rest(self) -> bytes:
+        """What comes after the end, which is nothing: to look for it makes zstd compare its own checksum."""
+        return self._some(1)
+
+    def _some(self, length: int) -> bytes:
         try:
-            data: bytes = self._file.read(length)
+            return bytes(self._file.read(length))
         except (EOFError, OSError, zstd.ZstdError) as error:
             raise ArchiveDamagedError(self._path, str(error)) from error
+
+    def _read(self, length: int) -> bytes:
+        data = self._some(length)
         if len(data) < length:
             raise ArchiveDamagedError(self._path, "it ends too early")
         return data
