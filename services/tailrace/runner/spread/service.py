@@ -76,13 +76,19 @@ class SpreadRunner:
             NotSharedError, DataFolderTakenError, RunnerPortError: it cannot start.
             GroupLostError: fatal; so is whatever else ends the host.
         """
+        stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+        over: set[asyncio.Future[Any]] = {stopped, self._failure}
         async with contextlib.AsyncExitStack() as exits:
-            await self._start(exits)
-            self._ready(self._group.port)
-            stopped: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-            failed: asyncio.Future[Any] = self._failure
-            await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
+            exits.callback(stopped.cancel)
+            starting = asyncio.ensure_future(self._start(exits))
+            await asyncio.wait({starting, *over}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+                self._ready(self._group.port)
+                await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                starting.cancel()
+                await asyncio.gather(starting, return_exceptions=True)
         if self._failure.done():
             raise self._failure.result()
 
