@@ -69,6 +69,8 @@ class Runner:
         self._url = ""
 
     def wait_until_ready(self) -> None:
+        if self._url:
+            return
         assert self.process.stdout is not None
         line = self.process.stdout.readline().decode()
         assert line.startswith("ready: "), self.stderr()

@@ -100,6 +100,9 @@ class Siege:
         number = self._random.randrange(3)
         runner = self._runners[number]
         what = self._random.choices(["kill", "pause", "stop", "broker"], [6, 2, 1, 1])[0]
+        if what == "broker":  # one that is just starting ends when the log is away, and its supervisor starts it again
+            for each in self._runners:
+                each.wait_until_ready()
         before, began_s = self._ends(), time.monotonic()
         if what == "broker":
             self._kafka.kill()
@@ -115,6 +118,8 @@ class Siege:
             runner.end()
             self._runners[number] = Runner(self._folder, self._kafka.url, f"runner{number}")
         self._until_all_move_on(before)
+        for runner in self._runners:
+            assert runner.process.poll() is None, f"a runner ended by itself: {runner.stderr()[-4000:]}"
         self.hits[what] += 1
         self.recovered_s.append(time.monotonic() - began_s)
 
