@@ -37,6 +37,7 @@ def test_without_a_new_assignment_it_lets_go_in_time() -> None:
     runner.assigned(ALL, 1.0)
     runner.revoked(2.0)
     assert runner.held(2.0 + LET_GO_S) == frozenset()
+    assert not runner.is_lost(2.0 + LET_GO_S) and runner.is_lost(2.0 + 6 * LET_GO_S)
 
 
 def test_a_shard_that_another_opened_is_left_to_it_for_a_while() -> None:

@@ -22,6 +22,12 @@ class ClaimLimits:
     Others have them by then. Less stops runs that would have gone on."""
 
     @property
+    def lost(self) -> timedelta:
+        """From all shards being taken back, without a new assignment, to giving up: the membership has died unnoticed, and
+        a new process gets a new one. Less ends runners whose broker is only slow to come back."""
+        return 6 * self.let_go
+
+    @property
     def doubt(self) -> timedelta:
         """After standing still for half that long, or after another has taken a shard, nothing is opened for that
         long: it is enough to hear from the group. Opening takes a shard from its owner."""
@@ -33,6 +39,7 @@ class Claims:
 
     def __init__(self, limits: ClaimLimits, now_s: float) -> None:
         self._let_go_s = limits.let_go.total_seconds()
+        self._lost_s = limits.lost.total_seconds()
         self._doubt_s = limits.doubt.total_seconds()
         self._given = frozenset[int]()
         self._revoked_s: float | None = now_s
@@ -66,6 +73,10 @@ class Claims:
         if self._revoked_s is not None and now_s - self._revoked_s >= self._let_go_s:
             return frozenset()
         return frozenset(shard for shard in self._given if self._taken.get(shard, now_s) <= now_s)
+
+    def is_lost(self, now_s: float) -> bool:
+        """Whether the group has not been heard of for so long that nothing will come any more."""
+        return self._revoked_s is not None and now_s - self._revoked_s >= self._lost_s
 
     def may_open(self, now_s: float) -> bool:
         """Whether a shard that is held may be opened now."""

@@ -126,8 +126,10 @@ class Group:
 
     @property
     def failure(self) -> BaseException | None:
-        """Why Faust gave up, if it did."""
-        return self._app.crash_reason if self._app.crashed else None
+        """Why Faust gave up, if it did: it may also end without a word, when its thread dies with a broker."""
+        if self._app.crashed:
+            return self._app.crash_reason
+        return RuntimeError("it stopped by itself") if self._app.should_stop else None
 
     async def start(self) -> None:
         """Join. Raises `RunnerPortError` (fatal)."""

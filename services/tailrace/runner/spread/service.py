@@ -181,6 +181,8 @@ class SpreadRunner:
     async def _look(self) -> None:
         while self._group.failure is None:
             self._claims.awake(self._now_s())
+            if self._claims.is_lost(self._now_s()):
+                raise GroupLostError(TimeoutError("no shards were assigned for too long"))
             self._hold()
             await asyncio.sleep(_LOOK_S)
         raise GroupLostError(self._group.failure)
