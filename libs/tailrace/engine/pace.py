@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 
 from tailrace.engine.limits import EngineLimits
 from tailrace.engine.model import RunOutcome
 
 __all__ = ["Pace"]
+
+_RUNS = 4
+"""Of how many runs the fixed costs are remembered: one that is quicker than usual does not count for long."""
 
 
 @dataclass(slots=True)
@@ -15,7 +19,8 @@ class Pace:
     """The bound of one slot, learnt from its runs. Not stored: after a restart it is learnt again in a few runs."""
 
     rows_max: int
-    fixed_ms: int = 0
+    fixed_costs_ms: deque[int] = field(default_factory=lambda: deque(maxlen=_RUNS))
+    """What the last few runs spent outside of their loops."""
 
     @staticmethod
     def first(limits: EngineLimits, *, tries: int) -> Pace:
@@ -23,8 +28,12 @@ class Pace:
         return Pace(rows_max=1 if tries else limits.rows_first)
 
     def share_ms(self, limits: EngineLimits) -> int:
-        """What the loops of the next run may take."""
-        return max(limits.share_ms, limits.share_fixed_costs * self.fixed_ms)
+        """What the loops of the next run may take.
+
+        By the least of the last few runs' fixed costs: what comes on top in the others is waiting for a busy machine,
+        and longer shares would only add to that.
+        """
+        return max(limits.share_ms, limits.share_fixed_costs * min(self.fixed_costs_ms, default=0))
 
     def learn(self, outcome: RunOutcome, limits: EngineLimits, *, rows_max: int, share_ms: int) -> None:
         """Take in a run that was given `rows_max` and `share_ms`.
@@ -35,7 +44,7 @@ class Pace:
         if outcome.kind == "died" or (outcome.retry and not outcome.progressed and outcome.rows > 1):
             self.rows_max = 1
         elif outcome.kind == "ok" and outcome.streamed:
-            self.fixed_ms = max(0, outcome.duration_ms - outcome.loop_ms)
+            self.fixed_costs_ms.append(max(0, outcome.duration_ms - outcome.loop_ms))
             if outcome.loop_ms > 2 * share_ms:  # a stream that the share ended is a little over it, not too large
                 self.rows_max = max(1, min(self.rows_max, rows_max) // 2)
             elif outcome.more and rows_max >= self.rows_max and outcome.loop_ms <= share_ms:

@@ -140,7 +140,7 @@ class RunOrder:
     rows_max: int = 100
     """Most rows that this run's streams hand out together; then they end, and the outcome says `more`."""
     share_s: float = 0.1
-    """Seconds of work after which streams end at the next row boundary (`more`); or five times the fixed cost."""
+    """Seconds of work after which streams end at the next row boundary (`more`)."""
     time_limit_s: float = 600.0
     """Hard limit of the run; raised into the script when it is over."""
     memory_bytes_max: int = 2 << 30

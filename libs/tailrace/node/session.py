@@ -65,10 +65,9 @@ def deactivate() -> None:
 class LoopClock:
     """How long a run has been inside stream loops, and when its share of time is used up."""
 
-    def __init__(self, clock: Clock, share_s: float, fixed_s: float) -> None:
+    def __init__(self, clock: Clock, share_s: float) -> None:
         self.now_s = clock.monotonic_s
-        self._share_s, self._fixed_s = share_s, fixed_s
-        self._began_s = self.now_s()
+        self._share_s = share_s
         self._entered_s = 0.0
         self._inside_s = 0.0
         self._begun = False
@@ -82,8 +81,7 @@ class LoopClock:
         self._entered_s = self.now_s()
         if not self._begun:
             self._begun = True
-            fixed_s = max(self._fixed_s, self._entered_s - self._began_s)
-            self.deadline_s = self._entered_s + max(self._share_s, 5 * fixed_s)
+            self.deadline_s = self._entered_s + self._share_s
 
     def leave(self) -> None:
         """The loop has ended, or its iterator was dropped."""
@@ -112,7 +110,6 @@ class Session:
         channel: HostChannel,
         *,
         clock: Clock | None = None,
-        fixed_s: float = 0.0,
         rests: dict[str, Rest] | None = None,
     ) -> None:
         self.order = order
@@ -125,7 +122,7 @@ class Session:
         self.cursors: dict[tuple[str, str], Cursor] = {}
         self.rests: dict[str, Rest] = {} if rests is None else rests
         """By table, what the run before had parsed and not handed out; taken by this one, or dropped."""
-        self.loop = LoopClock(self.clock, order.share_s, fixed_s)
+        self.loop = LoopClock(self.clock, order.share_s)
         self.rows_left = order.rows_max
         """Rows that streams may still hand out."""
         self.quiet = False

@@ -39,7 +39,6 @@ def serve(sock: socket.socket, spec: Mapping[str, Any] | None = None) -> None:
         spec: what the host told at the start; nothing in it is needed yet.
     """
     channel = Channel(sock)
-    fixed_s = 0.0
     rests: dict[str, Rest] = {}
     gc.set_threshold(GARBAGE_OBJECTS)
     while True:
@@ -49,12 +48,11 @@ def serve(sock: socket.socket, spec: Mapping[str, Any] | None = None) -> None:
             header, _ = channel.receive()
             if header.get("op") != "run":
                 continue  # the answer to a request of a run that has ended meanwhile
-            outcome = run_order(RunOrder.from_json(header), channel, fixed_s=fixed_s, rests=rests)
+            outcome = run_order(RunOrder.from_json(header), channel, rests=rests)
             channel.send(outcome.to_json())
             collect_garbage(if_grown=True)
         except EOFError:
             return
-        fixed_s = max(0.0, outcome.duration_ms - outcome.loop_ms) / 1000
 
 
 def _comes_within(sock: socket.socket, wait_s: float) -> bool:
@@ -69,16 +67,14 @@ def run_order(
     channel: HostChannel,
     *,
     clock: Clock | None = None,
-    fixed_s: float = 0.0,
     rests: dict[str, Rest] | None = None,
 ) -> Outcome:
     """Carry out one order; all that it wrote has been sent when this returns, and the outcome is to be sent next.
 
     Args:
-        fixed_s: what the node's last run spent outside of its loops; a run's share of time grows with it.
         rests: what is kept of streams from one run to the next.
     """
-    session = Session(order, channel, clock=clock, fixed_s=fixed_s, rests=rests)
+    session = Session(order, channel, clock=clock, rests=rests)
     activate(session)
     before = os.environ.get(RUN_ID_VARIABLE)
     os.environ[RUN_ID_VARIABLE] = order.run
