@@ -1,0 +1,39 @@
+"""Planted faults: a house that breaks a promise when it is killed is found out by the check of `test_kills`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from kill_harness import PromiseBrokenError, Siege, wait_for
+
+SEED = int(os.environ.get("TAILRACE_SEED", "1"))
+
+pytestmark = pytest.mark.timeout(600)
+
+
+FAULTS = {
+    "place outside the transaction": ("host", 6),
+    "State not restored": ("host", 2),
+    "no fencing": ("rival", 2),
+    "read before open": ("rival", 2),
+    "commit number ignored": ("none", 0),
+    "marker after rows": ("none", 0),
+    "ack before durable": ("host", 4),
+    "dead letter committed apart": ("host", 6),
+}
+"""What it takes to bring each to light: kills of the host, hosts that take over, or no more than running."""
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_a_planted_fault_is_found(tmp_path: Path, fault: str) -> None:
+    """A check that no fault can fail checks nothing."""
+    kind, count = FAULTS[fault]
+    siege = Siege(tmp_path, f"sqlite:///{tmp_path / 'kills.db'}", seed=SEED, fault=fault)
+    with pytest.raises(PromiseBrokenError):
+        for _ in range(count):
+            siege.pause(0.3)
+            siege.kill_host() if kind == "host" else siege.rival()
+        wait_for(lambda: siege.house.committed_runs >= 60, "sixty runs were committed", 60)
+        siege.end(patience_s=20)
