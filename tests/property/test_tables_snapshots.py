@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tailrace.tables import (
     HIDDEN_ID,
     IdMaker,
+    MergedReader,
     Messages,
     Snapshot,
     SnapshotFile,
@@ -23,7 +24,9 @@ from tailrace.tables import (
     TableFold,
     VersionReader,
     VersionView,
+    alike,
     arrow_message,
+    joined_view,
     message,
     rows_message,
     webhook_message,
@@ -33,6 +36,9 @@ from tailrace.tables.schema import RowEncoder, parse_type, rows_to_arrow, to_sto
 BORN_MS = 1_700_000_000_000
 TOPIC = "shop.orders"
 IDS = IdMaker(TOPIC, BORN_MS)
+LANES = (IDS, IdMaker(TOPIC, BORN_MS, 1))
+MARKERS = {"version", "reset", "back"}
+"""They begin and swap versions; in a Table with several partitions they stand in all of them at once."""
 
 # What a field may become, in the order of a lattice: each is wider than the one before.
 CHAINS = (
@@ -59,13 +65,14 @@ VALUES: dict[str, list[Any]] = {
 class Topic:
     """Messages in a list, with gaps between their offsets, which can be trimmed."""
 
-    def __init__(self, messages: list[bytes]) -> None:
+    def __init__(self, messages: list[bytes], tied_ms: int | None = None) -> None:
+        self.tied_ms = tied_ms
         self.messages = [(2 * at + at % 2, BORN_MS + at, value) for at, value in enumerate(messages)]
         self.end = self.messages[-1][0] + 1 if messages else 0
         self.log_start = 0
 
     def fold(self, cut: int) -> TableFold:
-        fold = TableFold("orders")
+        fold = TableFold("orders", self.tied_ms)
         fold.advance([entry for entry in self.messages if entry[0] < cut], cut)
         return fold
 
@@ -95,10 +102,12 @@ def rows_of(data: st.DataObject, types: dict[str, str]) -> list[dict[str, Any]]:
     return rows
 
 
-def history(data: st.DataObject) -> list[bytes]:
+def history(
+    data: st.DataObject, ids: IdMaker = IDS, *, shows_id: bool | None = None, markers: bool = True
+) -> list[bytes]:
     """Messages of a table whose fields widen, whose key changes, and that is truncated, replaced and put back."""
     options: dict[str, Any] = {}
-    if data.draw(st.booleans()):
+    if data.draw(st.booleans()) if shows_id is None else not shows_id:
         options["id"] = None
     head = {"settings": options} if options else {}
     chains = {name: data.draw(st.sampled_from(CHAINS)) for name in data.draw(st.sampled_from(["k", "kn", "kKn"]))}
@@ -120,7 +129,7 @@ def history(data: st.DataObject) -> list[bytes]:
                 + ["widen"] * 3
                 + ["delete"] * 3
                 + ["arrow", "key", "truncate", "version", "reset", "back", "field", "signal", "foreign"]
-            )
+            ).filter(lambda kind: markers or kind not in MARKERS)
         )
         if kind == "widen":
             name = data.draw(st.sampled_from(fields))
@@ -151,7 +160,7 @@ def history(data: st.DataObject) -> list[bytes]:
             offsets.append(2 * at + at % 2)
         elif kind == "delete":
             places_ = data.draw(st.lists(st.tuples(st.sampled_from([*offsets, 99]), st.integers(0, 3)), max_size=3))
-            out.append(message({"kind": "delete", "ids": [*(IDS.id_at(*place) for place in places_), "no id"]}))
+            out.append(message({"kind": "delete", "ids": [*(ids.id_at(*place) for place in places_), "no id"]}))
         elif kind == "back":
             fold = Topic(out).fold(1 << 30)
             names = list(fold.versions)
@@ -163,9 +172,11 @@ def history(data: st.DataObject) -> list[bytes]:
     return out
 
 
-def snapshot_of(data: st.DataObject, topic: Topic, view: VersionView, position: int, folder: Path) -> SnapshotReader:
+def snapshot_of(
+    data: st.DataObject, topic: Topic, view: VersionView, position: int, folder: Path, ids: IdMaker = IDS
+) -> SnapshotReader:
     """A snapshot of `view`, the version as of `position`: sorted files of any sizes."""
-    reader = VersionReader(view, IDS, topic, StagedFiles(folder))
+    reader = VersionReader(view, ids, topic, StagedFiles(folder))
     id_column = view.settings.monotonic_id or HIDDEN_ID
     table = reader.table(id_column=id_column)
     stored = to_stored(table, reader.fields, id_column=id_column)
@@ -174,10 +185,10 @@ def snapshot_of(data: st.DataObject, topic: Topic, view: VersionView, position: 
     while at < table.num_rows:
         part = stored.slice(at, data.draw(st.integers(1, 4)))
         at += part.num_rows
-        path = f"part-{at}.parquet"
+        path = f"part-{ids.partition}-{at}.parquet"
         pq.write_table(part, folder / path, row_group_size=data.draw(st.integers(1, 3)))
-        ids = part.column(id_column).to_pylist()
-        files.append(SnapshotFile(path, part.num_rows, 1, ids[0], ids[-1]))
+        held = part.column(id_column).to_pylist()
+        files.append(SnapshotFile(path, part.num_rows, 1, held[0], held[-1]))
     snapshot = Snapshot(
         version=view.name,
         folder="any",
@@ -248,3 +259,36 @@ def test_a_snapshot_and_its_tail_are_the_log(data: st.DataObject) -> None:
                     assert streamed(both, stream[at][2]) == stream[at + 1 :]
             finally:
                 topic.log_start = 0
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_lanes_with_snapshots_of_their_own_are_the_table(data: st.DataObject) -> None:
+    """Each partition has its cut and its snapshot; the types and the key that tie them are as of the cuts."""
+    shows_id = data.draw(st.booleans())
+    topics = [Topic(history(data, ids, shows_id=shows_id, markers=False), BORN_MS) for ids in LANES]
+    cuts = [data.draw(st.integers(0, topic.end)) for topic in topics]
+    positions = [data.draw(st.integers(0, cut)) for cut in cuts]
+    views = alike([topic.fold(cut).view(cut) for topic, cut in zip(topics, cuts, strict=True)], cuts)
+    whole = joined_view(views)
+    if whole is None:
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        from_log: list[VersionReader] = []
+        from_both: list[VersionReader] = []
+        for ids, topic, view, position in zip(LANES, topics, views, positions, strict=True):
+            if view is not None:
+                then = topic.fold(position).view_of(view.name)
+                past = snapshot_of(data, topic, then, position, folder, ids) if then is not None else None
+                start = position if past is not None else 0
+                from_log.append(VersionReader(view, ids, topic, StagedFiles(folder)))
+                from_both.append(VersionReader(view, ids, topic, StagedFiles(folder), snapshot=past, log_start=start))
+        expected = MergedReader(whole, from_log).table(id_column="id")
+        for topic, view, position in zip(topics, views, positions, strict=True):
+            if view is not None and topic.fold(position).view_of(view.name) is not None:
+                topic.log_start = position
+        found = MergedReader(whole, from_both).table(id_column="id")
+        assert found.schema.equals(expected.schema, check_metadata=True)
+        assert found.to_pylist() == expected.to_pylist()
+        assert found["id"].to_pylist() == sorted(set(found["id"].to_pylist()))

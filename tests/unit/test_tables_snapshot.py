@@ -24,7 +24,7 @@ from tailrace.tables import (
     webhook_message,
 )
 from tailrace.tables.ids import place_number
-from tailrace.tables.schema import FieldType, parse_type, rows_to_arrow, to_stored
+from tailrace.tables.schema import FieldType, arrow_to_records, parse_type, rows_to_arrow, to_stored
 
 IDS = IdMaker("shop.orders", BORN_MS)
 N = {"n": "Integer"}
@@ -208,3 +208,10 @@ def test_posts_and_columns_of_a_table_come_as_one(tmp_path: Path) -> None:
         {"n": None, "record": "5"},
     ]
     assert [row["patterns_request_key"] for row in topic.read()] == [None, None, None, "r"]
+
+
+def test_records_without_fields_are_records_of_their_own() -> None:
+    """What a stream puts into one of them, its id, is not in the others."""
+    first, second = arrow_to_records(pa.table({"n": [1, 2]}).select([]), {}, for_stream=True)
+    assert first == second == {}
+    assert first is not second

@@ -541,7 +541,8 @@ class VersionReader:
             gone = np.union1d(gone, last.superseded())
             newer = last.keys() if past is not None and known else None
             if newer is not None and past is not None:
-                if len(regimes) == 1:
+                # Keys of other types, which the last regime may give them though it has no row yet, are told by places.
+                if len(regimes) == 1 and regime.stop == FOREVER:
                     return Live(gone, deleted, newer, regime.key)
                 mine = Live(np.empty(0, np.int64), [], newer, regime.key)
                 again = [places[mine.has_newer(keys)] for keys, places in self._past_keys(past, regime, first)]

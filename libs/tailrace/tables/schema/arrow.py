@@ -228,7 +228,9 @@ def arrow_to_records(table: pa.Table, fields: Mapping[str, FieldType], for_strea
     ]
     names = table.column_names
     return (
-        [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)] if names else [{}] * len(table)
+        [dict(zip(names, values, strict=True)) for values in zip(*lists, strict=True)]
+        if names
+        else [{} for _ in range(len(table))]
     )
 
 
