@@ -15,6 +15,7 @@ from uuid import UUID
 import numpy as np
 import orjson
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from tailrace.tables.schema import (
@@ -27,7 +28,10 @@ from tailrace.tables.schema import (
     compile_decoder,
     encode_rows,
     frame_to_arrow,
+    json_text,
     parse_type,
+    widen_column,
+    widen_value,
 )
 
 
@@ -292,3 +296,11 @@ def test_importing_loads_nothing_heavy() -> None:
     code = "import sys, tailrace.tables.schema as s; print(*sorted({'pandas','pyarrow','numpy','yaml','dateutil'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_a_document_that_is_a_text_loses_its_quotes_whichever_way_it_is_widened() -> None:
+    values = ["words", {"a": 1}, 'a "quoted" one', [1, "x"]]
+    document, text = parse_type("Json"), parse_type("Text")
+    column = widen_column(pa.chunked_array([[json_text(value) for value in values]]), document, text)
+    assert column.to_pylist() == [widen_value(value, document, text) for value in values]
+    assert column.to_pylist()[0] == "words"

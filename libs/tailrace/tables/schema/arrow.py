@@ -292,10 +292,17 @@ def widen_column(column: Column, from_type: FieldType, to_type: FieldType) -> An
     physical = arrow_type(to_type)
     if column.null_count == len(column):
         return null_column(len(column), to_type)
-    same_text = is_json(from_type) and to_type.name in TEXT_NAMES
+    same_text = is_json(from_type) and to_type.name in TEXT_NAMES and not _holds_texts(column)
     if widen is None or same_text or ((from_type.name, to_type.name) in _SAME_IN_ARROW and not is_json(to_type)):
         return column.cast(physical, safe=False)
     return _mapped(column, from_type, to_type, widen)
+
+
+def _holds_texts(column: Column) -> bool:
+    """Whether a document of a Json column is a text alone: as Text it loses its quotes."""
+    import pyarrow.compute as pc
+
+    return bool(pc.any(pc.starts_with(column, pattern='"')).as_py())
 
 
 def _mapped(column: Column, from_type: FieldType, to_type: FieldType, widen: Callable[[object], object]) -> Any:
