@@ -217,11 +217,11 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 60) ->
         time.sleep(0.02)
 
 
-def read_table(log: Log, topic: str) -> list[dict[str, Any]]:
-    """The rows of a topic's active version."""
+def read_table(log: Log, topic: str, number: int = 0) -> list[dict[str, Any]]:
+    """The rows of a topic's active version, in one of its partitions."""
     if topic not in log.topics(topic):
         return []
-    partition = Partition(topic)
+    partition = Partition(topic, number)
     reader = reader_of(log, partition, fold_topic(log, partition, settled=True))
     rows: list[dict[str, Any]] = reader.table().to_pylist() if reader else []
     return rows
