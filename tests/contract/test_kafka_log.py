@@ -157,6 +157,7 @@ def opened_in_time(log: Log, name: str, timeout_s: float) -> Writer:
 
 
 @pytest.mark.kafka
+@pytest.mark.timeout(240)
 def test_a_broker_that_dies_and_comes_back() -> None:
     """Everything that was answered is there; calls in between say that the log is away; then it all goes on."""
     with LocalKafka() as broker:
@@ -171,6 +172,10 @@ def test_a_broker_that_dies_and_comes_back() -> None:
         writer = log.open_writer("w")
         log.append(partition, [NewRecord(b"a")])
         writer.commit([Append(partition, [NewRecord(b"b")])])
+        # Opening waits for the markers of the last commit. A lone broker (4.3) that dies between its answer and these
+        # may leave them out for good when it comes back ("Couldn't find leader endpoint ... can be skipped").
+        writer.close()
+        writer = log.open_writer("w")
         broker.kill()
         with pytest.raises((OutcomeUnknownError, LogUnavailableError)):
             log.append(partition, [NewRecord(b"lost")])

@@ -491,7 +491,7 @@ def run(
     counts: Counter[str] = Counter()
     machine = machine_of(backends, counts)
     if "TAILRACE_SEED" in os.environ:
-        seed_number = int(os.environ["TAILRACE_SEED"])
+        seed_number = int(os.environ["TAILRACE_SEED"]) + (seed_number or 0)
     run_state_machine_as_test(
         machine if seed_number is None else seed(seed_number)(machine),
         settings=settings(
@@ -506,6 +506,19 @@ def run(
         ),
     )
     return counts
+
+
+def run_until_all_kinds(
+    backends: Sequence[Backend], *, least: int, examples: int, steps: int, rounds_max: int, shrink: bool = True
+) -> None:
+    """Few examples hold each kind of step most of the time, but not always: a seed takes other steps when other modules
+    are loaded, since Hypothesis draws from their constants, too. Then a few more are taken."""
+    counts: Counter[str] = Counter()
+    for round_number in range(1, rounds_max + 1):
+        counts += run(backends, examples=examples, steps=steps, shrink=shrink, seed_number=round_number)
+        if min(counts[kind] for kind in STEPS) >= least:
+            break
+    assert_all_kinds(counts, least)
 
 
 def assert_all_kinds(counts: Counter[str], least: int) -> None:
@@ -535,7 +548,7 @@ def kafka_backend(broker: LocalKafka) -> Backend:
 
 def test_sqlite_and_the_model_agree(tmp_path: Path) -> None:
     """In orders that nobody thought of."""
-    assert_all_kinds(run([sqlite_backend(tmp_path)], examples=25, steps=40), least=3)
+    run_until_all_kinds([sqlite_backend(tmp_path)], least=3, examples=25, steps=40, rounds_max=8)
 
 
 @pytest.mark.chaos
@@ -549,12 +562,7 @@ def test_sqlite_and_the_model_agree_for_long(tmp_path: Path) -> None:
 def test_sqlite_kafka_and_the_model_agree(tmp_path: Path, kafka_broker: LocalKafka) -> None:
     """The same steps on both logs at once: nothing above the contract can tell which one it runs on."""
     backends = [sqlite_backend(tmp_path), kafka_backend(kafka_broker)]
-    counts: Counter[str] = Counter()
-    for round_number in range(1, 6):  # few examples are enough most of the time, and on Kafka each takes a second
-        counts += run(backends, examples=6, steps=40, shrink=False, seed_number=round_number)
-        if set(counts) == STEPS:
-            break
-    assert_all_kinds(counts, least=1)
+    run_until_all_kinds(backends, least=1, examples=3, steps=30, rounds_max=20, shrink=False)
 
 
 @pytest.mark.kafka
