@@ -105,9 +105,6 @@ def siege(folder: Path, log: str | None, kills: int) -> None:
     copies = copies_of(house, posted)
     events = house.rows("events")
     check(clients.sent, [row["record"] for row in events], copies, house.rows("latest"))
-    last = [run["run"] for run in house.json("runs") if "~1#" in run["run"]][-1]
-    again = house.cli("replay", last, "--yes")
-    assert again.returncode == 0 and "equal" in again.stdout, f"{again.stdout}\n{again.stderr}"
     assert house.stop() == 0, house.errors
 
 

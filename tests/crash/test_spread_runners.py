@@ -69,8 +69,8 @@ def test_nodes_move_and_each_record_counts_once(tmp_path: Path, kafka_broker: Lo
 
         one.end()
         wait_for(lambda: two.shards() == everything, "the one that is left has all shards", SESSION_S + 15)
-        check_copies(log, SLUG, NODES, feed.end())
         wait_for(lambda: len(two.page("status")) == NODES, "the table of statuses has followed")
+        check_copies(log, SLUG, NODES, feed.end())
         assert "tailrace_runner_shards 32" in two.page("metrics")
         two.process.terminate()
         assert two.process.wait(20) == 0, two.stderr()

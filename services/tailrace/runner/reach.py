@@ -57,8 +57,9 @@ class Ground:
         inputs = [str(self.staging)]
         if self.lake is not None:
             lake = self.lake / order.graph
-            lake.mkdir(parents=True, exist_ok=True)  # what is not there cannot be granted
-            inputs.append(str(lake))
+            with contextlib.suppress(OSError):  # a lake that is away is the snapshotter's to tell of
+                lake.mkdir(parents=True, exist_ok=True)  # what is not there cannot be granted
+                inputs.append(str(lake))
         writes: tuple[str, ...] = ()
         if order.stage:
             own = (self.staging / order.stage).parent
