@@ -589,7 +589,8 @@ class Host:
             raise
         duration_ms = int((self._runtime.clock.monotonic_s() - began_s) * 1000)
         slot.current, slot.busy = None, False
-        if ended is None or ended.leftovers or ended.kind != "ok" or slot.deployed.app_dir != Path(run.order.app_dir):
+        current = slot.deployed.app_dir == Path(run.order.app_dir)
+        if ended is None or ended.leftovers or ended.kind != "ok" or not (current and warm.lasting):
             self._retire(slot)
         else:
             self._keep_warm(slot)
@@ -756,12 +757,15 @@ class Host:
         names = ("ENVIRONMENT",)
         environment = {name: os.environ[name] for name in names if name in os.environ}
         network = network and settings.network
-        reach = self._ground.reach(order, network=network, metadata_addresses=settings.metadata_addresses)
         limits = limits_of(order, settings)
-        spec = WorkerSpec(limits=limits, reach=reach, environment=environment)
-        worker = await self._pools.spawn(spec, place)
+        try:
+            reach = self._ground.reach(order, network=network, metadata_addresses=settings.metadata_addresses)
+            spec = WorkerSpec(limits=limits, reach=reach, environment=environment)
+            worker = await self._pools.spawn(spec, place)
+        except OSError as error:  # a full disk, say: it has no folder
+            raise WorkerStartError(order.node or order.kind, str(error)) from error
         reader, writer = await asyncio.open_connection(sock=worker.sock, limit=8 << 20)
-        return Warm(worker, Link(reader, writer))
+        return Warm(worker, Link(reader, writer), self._ground.reaches_lake(reach, order.graph))
 
     async def _read_output(self, slot: Slot, worker: Worker) -> None:
         async for line in worker.output:

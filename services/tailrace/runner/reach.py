@@ -52,7 +52,10 @@ class Ground:
         """For whoever carries out `order`, and the later ones of the same node and graph version.
 
         It may list and read its app's files. Of the staging area it may read the files whose names it learns from the
-        messages of its inputs (they cannot be guessed: `staging_key`), of the lake those of its own app.
+        messages of its inputs (they cannot be guessed: `staging_key`), of the lake those of its own app, unless the lake
+        is away (`reaches_lake`): then nothing is there to be read either.
+
+        Raises `OSError` where the folder that it writes to cannot be made.
         """
         inputs = [str(self.staging)]
         if self.lake is not None:
@@ -72,6 +75,10 @@ class Ground:
             network=network,
             metadata_addresses=metadata_addresses,
         )
+
+    def reaches_lake(self, reach: Reach, graph: str) -> bool:
+        """Whether snapshots that are made later can be read, too."""
+        return self.lake is None or str(self.lake / graph) in reach.inputs
 
 
 def limits_of(order: RunOrder, settings: RunnerSettings) -> WorkerLimits:

@@ -25,6 +25,8 @@ class Warm:
 
     worker: Worker
     link: Link
+    lasting: bool = True
+    """Whether it may carry out later runs; not one that was started while the lake was away, and so never reaches it."""
 
 
 @dataclass(slots=True)
