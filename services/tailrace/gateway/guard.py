@@ -76,7 +76,7 @@ class Guard:
         if self._route.broken is not None:
             return f"its options in graph.yml cannot be used: {self._route.broken}"
         if self.provider is not None and not self._secrets():
-            names = ", ".join(f"TAILRACE_SECRET_{name.upper()}" for name in self._route.secret_names)
+            names = ", ".join(_variable(name) for name in self._route.secret_names)
             return f"its secret is missing: set {names or 'one'}"
         return None
 
