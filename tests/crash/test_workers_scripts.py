@@ -70,7 +70,8 @@ async def test_recursion_into_the_memory_limit_still_has_a_text(worker: Worker) 
     end = await run(worker, text)
     assert "MemoryError" in end["error"] or "SystemError" in end["error"]  # CPython is not at its best there
     assert "hint: a function calls itself without end" in end["error"]
-    assert "calls in the middle are left out" in end["error"]
+    # Which of the two depends on how much memory was left to write the chain of calls down.
+    assert "calls in the middle are left out" in end["error"] or "more times]" in end["error"]
     assert end["place"] == ["node.py", 4]
 
 

@@ -127,6 +127,18 @@ def test_recursion_without_end_is_told_shortly(tmp_path: Path) -> None:
     assert len(shown) < 2000
 
 
+@pytest.mark.parametrize("error", ["MemoryError", "SystemError"])
+def test_a_chain_that_memory_cut_short_is_still_told_as_recursion(tmp_path: Path, error: str) -> None:
+    """Python wants memory for each line of a traceback too: of a million calls a thousand may be left."""
+    text = f"def f(n):\n    if n: f(n - 1)\n    else: raise {error}\nf(150)\n"
+    assert "hint: a function calls itself without end" in format_user_traceback(failure(tmp_path, text), tmp_path)
+
+
+def test_a_memory_error_below_a_few_calls_is_no_recursion(tmp_path: Path) -> None:
+    text = "def f(n):\n    if n: f(n - 1)\n    else: raise MemoryError\nf(20)\n"
+    assert "calls itself" not in format_user_traceback(failure(tmp_path, text), tmp_path)
+
+
 def test_a_chain_of_a_million_calls_is_cut_before_it_is_looked_at(tmp_path: Path) -> None:
     """With a raised recursion limit it is the memory that ends it, and there is none left for a long text."""
     text = "import sys\nsys.setrecursionlimit(300_000)\ndef f(n):\n    if n: f(n - 1)\n    else: 1 / 0\nf(200_000)\n"

@@ -15,6 +15,9 @@ __all__ = ["ErrorPlace", "error_hint", "error_place", "format_user_traceback", "
 FRAMES_MAX = 2_000
 """Longest chain of calls that is looked at; with a raised recursion limit there are millions, and no memory left."""
 
+REPEATS_MIN = 100
+"""From so many calls in a row of one function on, an error for want of memory is told as recursion without end."""
+
 _RECURSION_HINT = "a function calls itself without end; the repeated lines above show which"
 
 TEXT_CHARS_MAX = 32_000
@@ -84,6 +87,7 @@ def format_user_traceback(exc: BaseException, app_dir: str | Path) -> str:
     the middle.
     """
     app_dir = os.path.realpath(app_dir)
+    endless = isinstance(exc, MemoryError | SystemError) and _repeats(exc.__traceback__) >= REPEATS_MIN
     frames_cut = _shorten(exc)
     tree = traceback.TracebackException(type(exc), exc, exc.__traceback__, compact=True)
     _tidy(tree, app_dir)
@@ -92,8 +96,9 @@ def format_user_traceback(exc: BaseException, app_dir: str | Path) -> str:
         text = text.removeprefix("Traceback (most recent call last):\n")
     if frames_cut:
         text += f"({frames_cut:,} calls in the middle are left out)\n"
-    # Out of memory that deep, Python may raise anything ("SystemError: error return without exception set").
-    hint = _RECURSION_HINT if frames_cut else error_hint(exc)
+    # Out of memory that deep, Python may raise anything ("SystemError: error return without exception set"), and
+    # may have had no memory left for most of the chain of calls.
+    hint = _RECURSION_HINT if frames_cut or endless else error_hint(exc)
     if hint is not None:
         text += f"hint: {hint}\n"
     if len(text) > TEXT_CHARS_MAX:
@@ -140,6 +145,16 @@ def _missing_module_hint(name: str) -> str | None:
         f"if `{name}` is a package from PyPI, list `{package}` in a pip requirements file and name that file under "
         "the key `requirements_file` in graph.yml; if it is a file of this app, check its name and folder"
     )
+
+
+def _repeats(frame: TracebackType | None) -> int:
+    """Longest row of calls of one and the same function."""
+    longest, row, last = 0, 0, None
+    while frame is not None:
+        code = frame.tb_frame.f_code
+        row = row + 1 if code is last else 1
+        longest, last, frame = max(longest, row), code, frame.tb_next
+    return longest
 
 
 def _shorten(exc: BaseException) -> int:
