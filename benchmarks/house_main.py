@@ -18,9 +18,8 @@ import orjson
 import uvloop
 
 from tailrace.cli.house import House, HouseSettings
-from tailrace.log import Batch
 from tailrace.runner import Entry, RunnerSettings
-from tailrace.runner.tails import TableTail
+from tailrace.runner.tails import Scanned, TableTail
 from tailrace.runtime import Runtime
 
 
@@ -28,11 +27,11 @@ def note_scans(topics: set[str], scans: list[dict[str, Any]]) -> None:
     """Have the host note when it gave which records of these topics to a worker."""
     scan = TableTail.scan
 
-    async def noting(self: TableTail, start: int, stop: int, records_max: int) -> Batch:
-        batch = await scan(self, start, stop, records_max)
-        if self.info.name in topics and batch.records:
-            scans.append({"at_ns": time.monotonic_ns(), "start": batch.records[0].offset, "next": batch.next})
-        return batch
+    async def noting(self: TableTail, start: int, stop: int, records_max: int) -> Scanned:
+        scanned = await scan(self, start, stop, records_max)
+        if self.info.name in topics and scanned.messages.offsets:
+            scans.append({"at_ns": time.monotonic_ns(), "start": scanned.messages.offsets[0], "next": scanned.next})
+        return scanned
 
     TableTail.scan = noting  # type: ignore[method-assign]
 

@@ -27,8 +27,6 @@ stores:
   - {table: sums, id: storesum, freshness: 1s}
 """
 SUMS = 'select count(*) as orders from {{ Table("orders") }} as t\n'
-FRESH_S = 10.0
-"""Longest time to the lake that is let pass on a machine that has other things to do; alone it is under 2."""
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -63,9 +61,7 @@ def test_posts_get_into_the_lake_and_stay(tmp_path: Path) -> None:
     with up(data, app) as process:
         assert process.ready["lake"] == str(lake)
         post(process, 1)
-        began_s = time.monotonic()
         settled(process, 1)
-        assert time.monotonic() - began_s < FRESH_S
         post(process, 2, 3)
         assert numbers(lake, settled(process, 3)) == [1, 2, 3]
     with up(data, app) as process:

@@ -17,14 +17,7 @@ class LogSource:
 
     def scan(self, start: int, stop: int) -> Iterator[Messages]:
         for batch in scan(self._log, self._partition, Offset(start), Offset(stop)):
-            records = [record for record in batch.records if record.value is not None]
-            values = [record.value or b"" for record in records]
-            yield Messages(
-                [record.offset for record in records],
-                [record.ts_ms for record in records],
-                [len(value) for value in values],
-                b",".join(values),
-            )
+            yield Messages.of(batch.records)
 
 
 def fold_topic(log: Log, partition: Partition, fold: TableFold | None = None, *, settled: bool = False) -> TableFold:

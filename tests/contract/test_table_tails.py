@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tailrace.log import Log, NewRecord, Offset, Partition, TopicSpec, open_log
+from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log
 from tailrace.runner import RunnerSettings
 from tailrace.runner.tails import TableTail
 from tailrace.tables import webhook_message
@@ -57,8 +57,8 @@ async def test_scans_give_each_record_once_whatever_is_in_memory(log: Log) -> No
         at, found = 0, []
         while at < 36:
             batch = await tail.scan(at, 34, records_max)
-            found += [record.offset for record in batch.records]
-            assert len(batch.records) <= min(records_max, 7)
+            found += batch.messages.offsets
+            assert len(batch.messages.offsets) <= min(records_max, 7)
             if batch.next <= at:
                 break
             at = batch.next
@@ -73,7 +73,7 @@ async def test_one_change_of_threads_sees_what_is_new(log: Log) -> None:
     assert await tail.advance()
     pin = await tail.pin()
     batch = await tail.scan(0, pin.cut, 100)
-    assert (pin.cut, len(batch.records), calls.count) == (1, 1, 1)
+    assert (pin.cut, len(batch.messages.offsets), calls.count) == (1, 1, 1)
     assert pin.view is not None and pin.view.appended == 1
 
 
@@ -122,4 +122,4 @@ async def test_a_step_whose_waiter_is_gone_counts_once(log: Log) -> None:
     await late[0]
     view = (await tail.pin()).view
     assert view is not None and view.appended == 5
-    assert [record.offset for record in (await tail.scan(Offset(0), 5, 10)).records] == [0, 1, 2, 3, 4]
+    assert (await tail.scan(0, 5, 10)).messages.offsets == [0, 1, 2, 3, 4]

@@ -16,7 +16,6 @@ from tailrace.lake import LakeLocation, SnapshotFiles, TopicSource, snapshot_ver
 from tailrace.log import Log, NewRecord, Offset, Partition, open_log
 from tailrace.runner import AskError, Host, HostView, PastGoneError, RunEntry, RunnerSettings, UnknownRunError, deploy
 from tailrace.runner.catalog import Catalog
-from tailrace.runner.tails import sendable
 from tailrace.runtime import ManualClock, Runtime
 from tailrace.tables import Messages, StagedFiles, TableFold, rows_message
 
@@ -117,8 +116,7 @@ class Place:
         self.log.append(INDEX, [NewRecord(value, SOURCE.encode())])
 
     def scan(self, start: int, stop: int) -> Iterator[Messages]:
-        header, payload = sendable(self.log.read(Partition(SOURCE), Offset(start), stop=Offset(stop)).records)
-        yield Messages(header["offsets"], header["ts_ms"], header["sizes"], payload)
+        yield Messages.of(self.log.read(Partition(SOURCE), Offset(start), stop=Offset(stop)).records)
 
     def trim(self, before: int) -> None:
         self.log.trim(Partition(SOURCE), Offset(before))

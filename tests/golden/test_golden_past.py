@@ -9,7 +9,6 @@ from typing import Any
 from golden import Golden, golden_up
 from tailrace.lake import LakeLocation, TopicSource, snapshot_version
 from tailrace.log import Log, Offset, Partition, open_log
-from tailrace.runner.tails import sendable
 from tailrace.snapshotter.index import append_all, fold_record, snapshot_record
 from tailrace.tables import Messages, StagedFiles, TableFold
 
@@ -25,8 +24,7 @@ class LogMessages:
 
     def scan(self, start: int, stop: int) -> Iterator[Messages]:
         batch = self.log.read(self.partition, Offset(start), stop=Offset(stop), records_max=1 << 30)
-        header, payload = sendable(batch.records)
-        yield Messages(header["offsets"], header["ts_ms"], header["sizes"], payload)
+        yield Messages.of(batch.records)
 
 
 def put_away(data_dir: Path, names: Mapping[str, str]) -> None:

@@ -77,14 +77,7 @@ class House:
 
     def scan(self, start: int, stop: int) -> Iterator[Messages]:
         """All that was ever written, as a source of messages."""
-        wanted = [record for record in self.records if start <= record.offset < stop]
-        values = [record.value or b"" for record in wanted]
-        yield Messages(
-            [record.offset for record in wanted],
-            [record.ts_ms for record in wanted],
-            [len(value) for value in values],
-            b",".join(values),
-        )
+        yield Messages.of([record for record in self.records if start <= record.offset < stop])
 
     @property
     def born_ms(self) -> int:

@@ -38,18 +38,9 @@ class _Overlaid:
 
     def scan(self, start: int, stop: int) -> Iterator[Messages]:
         yield from self._host.scan(start, min(stop, self._cut))
-        chosen = [at for at, offset in enumerate(self._own.offsets) if start <= offset < stop]
-        if len(chosen) == len(self._own.offsets):
-            if chosen:
-                yield self._own
-        elif chosen:
-            values = list(self._own.values())
-            yield Messages(
-                [self._own.offsets[at] for at in chosen],
-                [self._own.ts_ms[at] for at in chosen],
-                [self._own.sizes[at] for at in chosen],
-                b",".join([values[at] for at in chosen]),
-            )
+        own = self._own.between(start, stop)
+        if own.offsets:
+            yield own
 
 
 class _Past(NamedTuple):

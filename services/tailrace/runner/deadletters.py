@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from tailrace.log import Batch, NewRecord, Offset
+from tailrace.log import NewRecord
 from tailrace.node.protocol import DeadLetter
-from tailrace.runner.tails import Pin, sendable
+from tailrace.runner.tails import Pin
 from tailrace.tables import (
     IdMaker,
     Messages,
@@ -49,12 +49,11 @@ def dead_letter_record(letter: DeadLetter, node: str, run: str, now_ms: int) -> 
 
 
 class _OneBatch:
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
+    def __init__(self, messages: Messages) -> None:
+        self._messages = messages
 
     def scan(self, start: int, stop: int) -> Iterator[Messages]:
-        header, payload = sendable([record for record in self._batch.records if start <= record.offset < stop])
-        yield Messages(header["offsets"], header["ts_ms"], header["sizes"], payload)
+        yield self._messages.between(start, stop)
 
 
 async def record_in_hand(
@@ -72,19 +71,19 @@ async def record_in_hand(
         held = await tails.held(table, view, pin.cut)
         if held.snapshot is not None:
             past = SnapshotReader(held.snapshot, await tails.folder(held.snapshot), before=held.before)
-            nothing = _OneBatch(Batch([], Offset(start)))
+            nothing = _OneBatch(Messages.of([]))
             reader = VersionReader(view, ids, nothing, files, snapshot=past, log_start=start)
             found = await asyncio.to_thread(_first_row, table, reader, place)
             if found is not None:
                 return found
             at = max(at, held.snapshot.position)
     while at < pin.cut:
-        batch = await tail.scan(at, pin.cut, 200)
-        reader = VersionReader(view, ids, _OneBatch(batch), files)
+        scanned = await tail.scan(at, pin.cut, 200)
+        reader = VersionReader(view, ids, _OneBatch(scanned.messages), files)
         found = await asyncio.to_thread(_first_row, table, reader, place)
-        if found is not None or batch.next <= at:
+        if found is not None or scanned.next <= at:
             return found
-        at = batch.next
+        at = scanned.next
     return None
 
 

@@ -12,14 +12,14 @@ import orjson
 
 from tailrace.engine import RunOutcome, StartRun
 from tailrace.errors import RejectedError, TailraceError
-from tailrace.log import Batch, Commit, NewRecord, OffsetGapError, Partition
+from tailrace.log import Commit, NewRecord, OffsetGapError, Partition
 from tailrace.node.protocol import FRAME_HEAD, Outcome, Progress, RunOrder, encode_frame, progress_from_json
 from tailrace.runner.deadletters import InHand
 from tailrace.runner.deployment import DeployedNode
 from tailrace.runner.given import Given
 from tailrace.runner.journal import RunEntry
 from tailrace.runner.past import Held, PastGoneError
-from tailrace.runner.tails import Pin, sendable
+from tailrace.runner.tails import Pin, Scanned
 from tailrace.tables import Answer, Snapshot, VersionView, dead_letters_topic, split_lane, topic_of
 
 __all__ = [
@@ -156,7 +156,7 @@ class Tail(Protocol):
 
     async def views(self, cut: int) -> list[VersionView]: ...
 
-    async def scan(self, start: int, stop: int, records_max: int) -> Batch: ...
+    async def scan(self, start: int, stop: int, records_max: int) -> Scanned: ...
 
 
 class Tails(Protocol):
@@ -346,11 +346,12 @@ class Desk:
             reply, data = self._run.given.messages(int(header["start"]), stop)
             return {"op": "reply", **reply, "next": stop}, data
         try:
-            batch = await self._tail(table).scan(int(header["start"]), stop, int(header.get("records_max", 5_000)))
+            scanned = await self._tail(table).scan(int(header["start"]), stop, int(header.get("records_max", 5_000)))
         except OffsetGapError as error:
             return {"op": "reply", "error": str(error), "trimmed": int(error.start)}, b""
-        reply, data = sendable(batch.records)
-        return {"op": "reply", **reply, "next": int(batch.next)}, data
+        offsets, ts_ms, sizes, joined = scanned.messages
+        answer = {"op": "reply", "offsets": offsets, "ts_ms": ts_ms, "sizes": sizes, "next": scanned.next}
+        return answer, joined
 
     def _write(self, header: dict[str, Any], payload: bytes) -> None:
         table = header["table"]

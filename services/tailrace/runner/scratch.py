@@ -7,11 +7,11 @@ from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tailrace.log import Batch, NewRecord, Offset, Record
+from tailrace.log import NewRecord, Offset, Record
 from tailrace.runner.past import Held
 from tailrace.runner.runs import RUN_BYTES_MAX, Tail, Tails, TooLargeError
-from tailrace.runner.tails import Pin
-from tailrace.tables import Snapshot, TableFold, VersionView
+from tailrace.runner.tails import Pin, Scanned
+from tailrace.tables import Messages, Snapshot, TableFold, VersionView
 
 __all__ = ["Overlay", "Scratch"]
 
@@ -76,8 +76,8 @@ class Overlay:
         views = [version.view(self.end) for version in self._fold.versions.values()]
         return [view.before(cut) for view in views if view.segments[0][0] < cut]
 
-    async def scan(self, start: int, stop: int, records_max: int) -> Batch:
-        """Records with `start <= offset < stop`."""
+    async def scan(self, start: int, stop: int, records_max: int) -> Scanned:
+        """Messages with `start <= offset < stop`."""
         if start < self.base.cut:
             return await self._tail.scan(start, min(stop, self.base.cut), records_max)
         at = bisect_left(self.messages, start, key=lambda record: record.offset)
@@ -87,12 +87,12 @@ class Overlay:
             if record.offset >= stop:
                 break
             if size >= SCAN_BYTES_MAX:
-                return Batch(found, record.offset)
+                return Scanned(Messages.of(found), record.offset)
             found.append(record)
             size += len(record.value or b"")
         if len(found) == records_max:
-            return Batch(found, Offset(found[-1].offset + 1))
-        return Batch(found, Offset(stop))
+            return Scanned(Messages.of(found), found[-1].offset + 1)
+        return Scanned(Messages.of(found), stop)
 
 
 class Scratch:

@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, NamedTuple, TypeAlias
 
-from tailrace.log import Batch, Log, Offset, OffsetGapError, Partition, Record, TopicInfo
+from tailrace.log import Log, Offset, OffsetGapError, Partition, TopicInfo
 from tailrace.runner.settings import RunnerSettings
-from tailrace.tables import TableFold, VersionView
+from tailrace.tables import Messages, TableFold, VersionView
 
-__all__ = ["CallLog", "Pin", "TableTail", "sendable"]
+__all__ = ["CallLog", "Pin", "Scanned", "TableTail"]
 
 CallLog: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a call of the log off the event loop, again and again while the log is away."""
@@ -25,6 +22,9 @@ SavedFold: TypeAlias = Callable[[], Awaitable[TableFold | None]]
 """Gives the fold of the table that others have brought furthest, None where there is none."""
 
 _log = logging.getLogger(__name__)
+
+_RECORD_BYTES = 150
+"""About what a message that is kept takes beside its value: its offset, time and size."""
 
 _ASIDE_MAX = 4
 """Answers of the log (each of `scan_bytes_max`) that are kept for streams that are far behind."""
@@ -40,12 +40,32 @@ class Pin(NamedTuple):
     """See `TableFold`."""
 
 
-@dataclass(slots=True)
-class _Piece:
-    start: int
-    records: list[Record]
+class Scanned(NamedTuple):
+    """What a scan gave, and the offset where the next one goes on."""
+
+    messages: Messages
     next: int
-    data_bytes: int
+
+
+class _Piece(NamedTuple):
+    """What the topic holds from `start` on and before `next`. As it is sent to workers, so that a busy table's records
+    are touched once and let go of in large pieces."""
+
+    start: int
+    messages: Messages
+    next: int
+
+    @property
+    def kept_bytes(self) -> int:
+        return len(self.messages.joined) + _RECORD_BYTES * len(self.messages.offsets)
+
+    def scan(self, start: int, stop: int, records_max: int) -> Scanned:
+        """The messages with `start <= offset < stop`, at most `records_max` of them."""
+        found = self.messages.between(start, stop)
+        if len(found.offsets) > records_max:
+            following = found.offsets[records_max]
+            return Scanned(found.between(start, following), following)
+        return Scanned(found, min(self.next, stop))
 
 
 class TableTail:
@@ -105,13 +125,13 @@ class TableTail:
     async def _advance(self, end: int | None) -> tuple[int, bool]:
         while True:
             try:
-                step: tuple[int, int, Batch] = await self._call(lambda: self._step(end))
+                step: tuple[int, _Piece] = await self._call(lambda: self._step(end))
             except OffsetGapError as gap:
                 await self._leap(gap.start)
                 continue
-            known_end, start, batch = step
-            self._keep(start, batch)
-            return known_end, batch.next > start
+            known_end, piece = step
+            self._keep(piece)
+            return known_end, piece.next > piece.start
 
     async def _leap(self, start: int) -> None:
         """The log begins past the fold: go on from the saved fold, which holds what was trimmed."""
@@ -169,69 +189,67 @@ class TableTail:
                 views = [version.view(self.fold.position) for version in self.fold.versions.values()]
         return [view.before(cut) for view in views if view.segments[0][0] < cut]
 
-    async def scan(self, start: int, stop: int, records_max: int) -> Batch:
-        """Committed records with `start <= offset < stop`, from memory where they are there.
+    async def scan(self, start: int, stop: int, records_max: int) -> Scanned:
+        """Committed messages with `start <= offset < stop`, from memory where they are there.
 
         Raises:
             OffsetGapError: rejected; some of them were trimmed.
         """
         records_max = min(records_max, self._settings.scan_records_max)
         for pieces in (self._pieces, self._aside):
-            for piece in pieces:
-                if piece.start <= start < piece.next:
-                    return _cut(piece, start, stop, records_max)
+            for kept in pieces:
+                if kept.start <= start < kept.next:
+                    return kept.scan(start, stop, records_max)
         # More than is asked for now: a stream goes on where this ends, and asks for it soon.
         try:
-            batch: Batch = await self._call(lambda: self._read_now(start, max(stop, self.fold.position)))
+            piece: _Piece = await self._call(lambda: self._read_now(start, max(stop, self.fold.position)))
         except OffsetGapError:
             self.trimmed()
             raise
-        piece = _Piece(start, batch.records, batch.next, 0)
-        if len(batch.records) > records_max or batch.next > stop:
+        if len(piece.messages.offsets) > records_max or piece.next > stop:
             self._aside.append(piece)
-        return _cut(piece, start, stop, records_max)
+        return piece.scan(start, stop, records_max)
 
-    def _read_now(self, start: int, stop: int) -> Batch:
-        return self._log.read(
+    def _read_now(self, start: int, stop: int, fold: TableFold | None = None) -> _Piece:
+        batch = self._log.read(
             self.partition,
             Offset(start),
             stop=Offset(stop),
             records_max=self._settings.scan_records_max,
             bytes_max=self._settings.scan_bytes_max,
         )
+        if fold is not None:
+            with self._folding:
+                fold.advance(((offset, ts_ms, value) for offset, ts_ms, _, value in batch.records), batch.next)
+                self._pinned()
+        return _Piece(start, Messages.of(batch.records), batch.next)
 
-    def _step(self, end: int | None) -> tuple[int, int, Batch]:
+    def _step(self, end: int | None) -> tuple[int, _Piece]:
         """Read on and fold, in a thread: one change of threads for all of it. Returns the log's end as it was when
-        asked for (where `end` is None), where reading began, and what there was."""
+        asked for (where `end` is None), and what there was."""
         start = self.fold.position
         if end is None:
             end = self._log.ends([self.partition])[self.partition]
         if start >= end:
-            return end, start, Batch([], Offset(start))
-        batch = self._read_now(start, end)
-        with self._folding:
-            self.fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
-            self._pinned()
-        return end, start, batch
+            return end, _Piece(start, Messages.of([]), start)
+        return end, self._read_now(start, end, self.fold)
 
-    def _keep(self, start: int, batch: Batch) -> None:
-        if batch.next <= start:
+    def _keep(self, piece: _Piece) -> None:
+        """Remember a piece. Small ones are joined with the one before as the digits of a binary counter carry: there are
+        few of them then, and a message is copied a dozen times at most."""
+        if piece.next <= piece.start:
             return
-        size = sum([len(value) for _, _, _, value in batch.records if value]) + 200 * len(batch.records)
-        last = self._pieces[-1] if self._pieces else None
-        if (
-            last is not None
-            and last.next == start
-            and len(last.records) + len(batch.records) <= self._settings.scan_records_max
-        ):
-            last.records += batch.records
-            last.next = batch.next
-            last.data_bytes += size
-        else:
-            self._pieces.append(_Piece(start, list(batch.records), batch.next, size))
-        self._pieces_bytes += size
+        self._pieces_bytes += piece.kept_bytes
+        while self._pieces:
+            last, records = self._pieces[-1], len(piece.messages.offsets)
+            together = len(last.messages.offsets) + records
+            if last.next != piece.start or together > min(self._settings.scan_records_max, 3 * records):
+                break
+            self._pieces.pop()
+            piece = _Piece(last.start, last.messages.then(piece.messages), piece.next)
+        self._pieces.append(piece)
         while self._pieces_bytes > self._settings.tail_bytes_max:
-            self._pieces_bytes -= self._pieces.popleft().data_bytes
+            self._pieces_bytes -= self._pieces.popleft().kept_bytes
 
 
 def _forget_before(fold: TableFold, start: int) -> None:
@@ -243,26 +261,3 @@ def _forget_before(fold: TableFold, start: int) -> None:
         ]
         if not version.segments:
             del fold.versions[name]
-
-
-_offset = attrgetter("offset")
-
-
-def _cut(piece: _Piece, start: int, stop: int, records_max: int) -> Batch:
-    """The piece's records with `start <= offset < stop`, at most `records_max` of them."""
-    low = bisect_left(piece.records, start, key=_offset)
-    high = bisect_left(piece.records, stop, lo=low, key=_offset)
-    if high - low > records_max:
-        return Batch(piece.records[low : low + records_max], piece.records[low + records_max].offset)
-    return Batch(piece.records[low:high], Offset(min(piece.next, stop)))
-
-
-def sendable(records: list[Record]) -> tuple[dict[str, list[int]], bytes]:
-    """Records as a `scan` reply's header and payload; tombstones are left out (no reader shows them)."""
-    values = [(record, record.value) for record in records if record.value is not None]
-    header = {
-        "offsets": [int(record.offset) for record, _ in values],
-        "ts_ms": [record.ts_ms for record, _ in values],
-        "sizes": [len(value) for _, value in values],
-    }
-    return header, b",".join([value for _, value in values])

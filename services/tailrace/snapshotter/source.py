@@ -27,7 +27,7 @@ class RecentSource:
 
     def keep(self, start: int, batch: Batch) -> None:
         """Take in what a read from `start` on gave; the next one begins where this ends."""
-        messages = _messages(batch)
+        messages = Messages.of(batch.records)
         self.read_bytes += len(messages.joined)
         self.read_records += len(batch.records)
         end = self._pieces[-1][1] if self._pieces else start
@@ -45,39 +45,11 @@ class RecentSource:
                 yield from self._from_log(start, min(first, stop))
                 start = first
             if start < stop:
-                yield messages if start == first and next_offset <= stop else _between(messages, start, stop)
+                yield messages.between(start, stop)
                 start = next_offset
         if start < stop:
             yield from self._from_log(start, stop)
 
     def _from_log(self, start: int, stop: int) -> Iterator[Messages]:
         for batch in scan(self._log, self._partition, Offset(start), Offset(stop)):
-            yield _messages(batch)
-
-
-def _messages(batch: Batch) -> Messages:
-    """A batch's records, without tombstones (no reader shows them)."""
-    records = batch.records
-    values = [value for _, _, _, value in records if value is not None]
-    if len(values) < len(records):
-        records = [record for record in records if record.value is not None]
-    return Messages(
-        [offset for offset, _, _, _ in records],
-        [ts_ms for _, ts_ms, _, _ in records],
-        [len(value) for value in values],
-        b",".join(values),
-    )
-
-
-def _between(messages: Messages, start: int, stop: int) -> Messages:
-    wanted = [
-        (offset, ts_ms, value)
-        for offset, ts_ms, value in zip(messages.offsets, messages.ts_ms, messages.values(), strict=True)
-        if start <= offset < stop
-    ]
-    return Messages(
-        [offset for offset, _, _ in wanted],
-        [ts_ms for _, ts_ms, _ in wanted],
-        [len(value) for _, _, value in wanted],
-        b",".join([value for _, _, value in wanted]),
-    )
+            yield Messages.of(batch.records)
