@@ -18,6 +18,7 @@ LIBS = {
     "backup": {"errors", "runtime", "log"},
     "doctor": {"log", "lake"},
     "graph": {"errors"},
+    "process": set(),
     "engine": {"errors"},
     "control": {"errors", "runtime", "log", "graph"},
     "sql": {"errors", "runtime", "graph"},

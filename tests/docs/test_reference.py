@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -13,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 from tailrace.cli.app import cli
+from tailrace.process import OPTIONS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -114,6 +116,43 @@ def test_each_setting_is_explained_with_its_default() -> None:
         if f"\n| `{field}` | `{default}` | " not in sections.get(name, "")
     ]
     assert missing == [], "give each its line in docs/reference/settings.md"
+
+
+SERVICES = ("gateway", "runner", "snapshotter")
+
+
+def options_of(service: str) -> set[str]:
+    actions = importlib.import_module(f"tailrace.{service}.__main__")._parser()._actions
+    return {flag for action in actions for flag in action.option_strings}
+
+
+def test_each_option_of_a_service_is_listed_with_its_variable() -> None:
+    """The list in settings.md is the table that the services are made from."""
+    page = (REFERENCE / "settings.md").read_text()
+    listed = re.findall(r"^\| `(--[\w-]+)` \| `(\w+)` \| ([^|]+) \| ([^|]+) \|$", page, re.MULTILINE)
+    having = {service: options_of(service) for service in SERVICES}
+    assert listed == [
+        (
+            option.flag,
+            option.variable,
+            ", ".join(service for service in SERVICES if option.flag in having[service]),
+            option.help,
+        )
+        for option in OPTIONS
+    ]
+
+
+def test_variables_of_the_command_line_are_those_of_the_services() -> None:
+    known = {option.flag: option.variable for option in OPTIONS}
+    variables = {
+        (option, parameter.envvar)
+        for command in COMMANDS.values()
+        for parameter in command.params
+        for option in parameter.opts
+        if parameter.envvar
+    }
+    assert variables
+    assert {(option, known.get(option)) for option, _ in variables} == variables
 
 
 def test_each_route_is_explained() -> None:

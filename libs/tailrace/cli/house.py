@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
@@ -33,6 +32,7 @@ from tailrace.gateway import (
 from tailrace.graph import App
 from tailrace.lake import LakeLocation, SnapshotFiles, StagingArea
 from tailrace.log import Log, open_log
+from tailrace.process import take_folder
 from tailrace.runner import Deployment, Entry, Host, HostView, RunnerSettings, agree_on_shards, deploy
 from tailrace.runtime import Runtime
 from tailrace.snapshotter import SnapshotterSettings, following
@@ -297,13 +297,10 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 def data_lock(data_dir: Path) -> Callable[[], None]:
     """Take the data folder for this process alone; returns how to let go of it. Raises AlreadyUpError."""
-    handle = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise AlreadyUpError(data_dir) from error
-    return lambda: os.close(handle)
+    release = take_folder(data_dir)
+    if release is None:
+        raise AlreadyUpError(data_dir)
+    return release
 
 
 def _write_secretly(path: Path, data: bytes) -> None:

@@ -15,6 +15,7 @@ import typer
 from tailrace.cli.errors import EXIT_FAILED, UsageError
 from tailrace.cli.options import App, Data, Json
 from tailrace.cli.output import moment, print_json, print_json_line, print_table, say, short
+from tailrace.process import secret_variable
 
 if TYPE_CHECKING:
     from tailrace.cli.client import Client
@@ -327,7 +328,7 @@ def _post(
 def _secret(hook: _Webhook, key: Path | None) -> str:
     if key is not None:
         return _body(f"@{key}").decode("utf-8", "replace")
-    names = [f"TAILRACE_SECRET_{name.upper()}" for name in hook.about["secrets"]]
+    names = [secret_variable(name) for name in hook.about["secrets"]]
     for name in names:
         if os.environ.get(name):
             return os.environ[name]

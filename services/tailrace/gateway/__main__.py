@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 import resource
 import sys
 from datetime import timedelta
@@ -17,6 +16,7 @@ import uvloop
 from tailrace.errors import TailraceError
 from tailrace.gateway.process import run_one, run_workers
 from tailrace.gateway.settings import GatewaySettings, ProcessSettings
+from tailrace.process import REQUIRED, service_parser
 from tailrace.runtime import Runtime, probe_from_environment
 
 
@@ -57,41 +57,21 @@ def _allow_connections() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    of = os.environ.get
-    parser = argparse.ArgumentParser(
-        prog="python -m tailrace.gateway",
-        description="Webhooks into the log: those of the apps that are deployed there (`tailrace deploy`).",
-        epilog="Each option has a variable: TAILRACE_LOG, TAILRACE_HOST, TAILRACE_PORT, TAILRACE_OPS_HOST, "
-        "TAILRACE_OPS_PORT, TAILRACE_WORKERS, TAILRACE_DRAIN.",
-    )
-    log, ops_port = of("TAILRACE_LOG"), of("TAILRACE_OPS_PORT")
     plain = ProcessSettings(log_url="")
-    parser.add_argument(
-        "--log", metavar="URL", default=log, required=log is None, help="sqlite:///path or kafka://host"
+    parser = service_parser(
+        "gateway",
+        "Webhooks into the log: those of the apps that are deployed there (`tailrace deploy`).",
+        {
+            "log": REQUIRED,
+            "host": plain.host,
+            "port": plain.port,
+            "ops_host": plain.ops_host,
+            "ops_port": plain.ops_port,
+            "workers": plain.workers,
+            "drain": plain.drain.total_seconds(),
+        },
     )
     parser.add_argument("--routes", type=Path, help="a file of webhooks, in place of those that are deployed")
-    parser.add_argument("--host", default=of("TAILRACE_HOST", plain.host), help="address to listen on")
-    parser.add_argument(
-        "--port", type=int, default=int(of("TAILRACE_PORT", plain.port)), help="port to listen on; 0: a free one"
-    )
-    parser.add_argument(
-        "--ops-host", default=of("TAILRACE_OPS_HOST", plain.ops_host), help="address of /healthz, /readyz and /metrics"
-    )
-    parser.add_argument(
-        "--ops-port",
-        type=int,
-        default=int(ops_port) if ops_port else None,
-        help="their port; with several workers the first of as many",
-    )
-    parser.add_argument(
-        "--workers", type=int, default=int(of("TAILRACE_WORKERS", plain.workers)), help="processes on the port"
-    )
-    parser.add_argument(
-        "--drain",
-        type=float,
-        default=float(of("TAILRACE_DRAIN", plain.drain.total_seconds())),
-        help="seconds from the stop signal to the last connection",
-    )
     return parser
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from tailrace.gateway.custom import provider_of
@@ -14,6 +13,7 @@ from tailrace.gateway.keys import KeyStore, KeyUnavailableError
 from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import WebhookRoute
 from tailrace.gateway.verify import KeyNeeded, Refusal, address_refusal, verify
+from tailrace.process import secret_variable
 
 __all__ = ["Guard", "SecretOf", "environment_secret", "guard_of", "sender_address"]
 
@@ -23,12 +23,7 @@ SecretOf = Callable[[str], str | None]
 
 def environment_secret(name: str) -> str | None:
     """The secret in `TAILRACE_SECRET_<NAME>`."""
-    return os.environ.get(_variable(name))
-
-
-@lru_cache(maxsize=1024)
-def _variable(secret: str) -> str:
-    return f"TAILRACE_SECRET_{secret.upper()}"
+    return os.environ.get(secret_variable(name))
 
 
 def guard_of(route: WebhookRoute, secret_of: SecretOf, keys: KeyStore, *, retry_after_s: int) -> Guard | None:
@@ -76,7 +71,7 @@ class Guard:
         if self._route.broken is not None:
             return f"its options in graph.yml cannot be used: {self._route.broken}"
         if self.provider is not None and not self._secrets():
-            names = ", ".join(_variable(name) for name in self._route.secret_names)
+            names = ", ".join(secret_variable(name) for name in self._route.secret_names)
             return f"its secret is missing: set {names or 'one'}"
         return None
 

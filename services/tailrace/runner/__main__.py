@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 from tailrace.errors import TailraceError
+from tailrace.process import REQUIRED, service_parser
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.spread import SpreadRunner, SpreadSettings
 from tailrace.runtime import Runtime, probe_from_environment
@@ -56,53 +55,23 @@ def _settings(arguments: Sequence[str]) -> SpreadSettings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    of = os.environ.get
-    parser = argparse.ArgumentParser(
-        prog="python -m tailrace.runner",
-        description="Runs nodes. Several runners on one log share them; when one goes, the others take its nodes over.",
-        epilog="Each option has a variable: TAILRACE_LOG, TAILRACE_LAKE, TAILRACE_SHARED_FOLDER, TAILRACE_DATA, "
-        "TAILRACE_HOST, TAILRACE_PORT, TAILRACE_SESSION_TIMEOUT, TAILRACE_DRAIN, TAILRACE_SHARDS, TAILRACE_RUNS.",
-    )
-    log, shared = of("TAILRACE_LOG"), of("TAILRACE_SHARED_FOLDER")
     plain = SpreadSettings(log_url="kafka://localhost")
-    parser.add_argument("--log", metavar="URL", default=log, required=log is None, help="kafka://host:port,...")
-    parser.add_argument("--lake", metavar="URL", default=of("TAILRACE_LAKE"), help="s3://bucket/prefix and the like")
-    parser.add_argument(
-        "--shared-folder",
-        metavar="DIR",
-        type=Path,
-        default=Path(shared) if shared else None,
-        help="a folder that all runners and snapshotters see, where the lake is in no object store",
+    return service_parser(
+        "runner",
+        "Runs nodes. Several runners on one log share them; when one goes, the others take its nodes over.",
+        {
+            "log": REQUIRED,
+            "lake": None,
+            "shared_folder": None,
+            "data": plain.data_dir,
+            "host": plain.host,
+            "port": plain.port,
+            "session_timeout": plain.session_timeout.total_seconds(),
+            "drain": plain.drain.total_seconds(),
+            "shards": plain.runner.shards_shared,
+            "runs": plain.runner.runs_max,
+        },
     )
-    parser.add_argument("--data", metavar="DIR", type=Path, default=Path(of("TAILRACE_DATA", str(plain.data_dir))))
-    parser.add_argument("--host", default=of("TAILRACE_HOST", plain.host), help="address of /health, /metrics, /status")
-    parser.add_argument(
-        "--port", type=int, default=int(of("TAILRACE_PORT", plain.port)), help="their port; 0: a free one"
-    )
-    parser.add_argument(
-        "--session-timeout",
-        metavar="SECONDS",
-        type=float,
-        default=float(of("TAILRACE_SESSION_TIMEOUT", plain.session_timeout.total_seconds())),
-        help="silence after which a runner's nodes move to others",
-    )
-    parser.add_argument(
-        "--drain",
-        metavar="SECONDS",
-        type=float,
-        default=float(of("TAILRACE_DRAIN", plain.drain.total_seconds())),
-        help="longest that a stop waits for runs to end",
-    )
-    parser.add_argument(
-        "--shards",
-        type=int,
-        default=int(of("TAILRACE_SHARDS", plain.runner.shards_shared)),
-        help="partitions of tailrace._slots where it is made now; later the topic says it",
-    )
-    parser.add_argument(
-        "--runs", type=int, default=int(of("TAILRACE_RUNS", plain.runner.runs_max)), help="most runs at once"
-    )
-    return parser
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from tailrace.engine import StartRun
 from tailrace.errors import RejectedError
 from tailrace.node.protocol import RunOrder, StoreRef
-from tailrace.runner.runs import Desk, Link, ProtocolError, Run, Tails
-from tailrace.runner.workers import Worker
+from tailrace.runner.runs import Desk, ProtocolError, Run, Tails
+from tailrace.runner.slot import Hire, Warm
 
 __all__ = ["AskError", "ask"]
 
@@ -43,7 +43,7 @@ def question(graph: str, kind: str, stores: list[StoreRef], staging: str, argume
 async def ask(
     order: RunOrder,
     tails: Tails,
-    hire: Callable[[], Awaitable[tuple[Worker, Link]]],
+    hire: Hire,
     now_ms: int,
     at: Mapping[str, int],
 ) -> AsyncIterator[bytes]:
@@ -56,8 +56,8 @@ async def ask(
     run = Run(order.node, start, order, now_ms, {}, at=at)
     pieces: asyncio.Queue[bytes] = asyncio.Queue(maxsize=PIECES_MAX)
     desk = Desk(run, tails, _nothing, _nothing, lambda answer: None, pieces.put)
-    worker, link = await hire()
-    talk = asyncio.ensure_future(_talk(worker, link, desk, order))
+    warm = await hire(order)
+    talk = asyncio.ensure_future(_talk(warm, desk, order))
     try:
         while not (talk.done() and pieces.empty()):
             getter = asyncio.ensure_future(pieces.get())
@@ -71,17 +71,17 @@ async def ask(
             raise AskError(error)
     finally:
         talk.cancel()
-        link.close()
-        await worker.kill()
+        warm.link.close()
+        await warm.worker.kill()
 
 
-async def _talk(worker: Worker, link: Link, desk: Desk, order: RunOrder) -> str | None:
+async def _talk(warm: Warm, desk: Desk, order: RunOrder) -> str | None:
     """What went wrong, or None."""
     try:
         async with asyncio.timeout(order.time_limit_s + 5):
-            ended = await link.converse(desk, order)
+            ended = await warm.link.converse(desk, order)
     except (EOFError, OSError):
-        return str((await worker.wait()).reason)
+        return str((await warm.worker.wait()).reason)
     except (TimeoutError, ProtocolError) as error:
         return str(error) or f"no answer within {order.time_limit_s:g} s"
     return None if ended.kind == "ok" else (ended.error or "it failed")

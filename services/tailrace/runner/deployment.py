@@ -16,6 +16,7 @@ from tailrace.errors import RejectedError
 from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, node_version, topic_name
 from tailrace.log import TopicSpec
 from tailrace.node.protocol import StoreRef
+from tailrace.process import connection_variable, secret_variable
 from tailrace.runner.environments import Environment, environment_of
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.slots import SlotState, state_topic
@@ -31,9 +32,6 @@ __all__ = [
     "deploy",
     "slot_name",
 ]
-
-SECRET_PREFIX = "TAILRACE_SECRET_"  # noqa: S105 - the name of variables, not a secret
-CONNECTION_PREFIX = "TAILRACE_CONNECTION_"
 
 
 def slot_name(graph: str, node_key: str, number: int = 0) -> str:
@@ -313,11 +311,11 @@ def resolve_parameters(values: Mapping[str, object], environment: Mapping[str, s
     resolved: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, SecretRef):
-            secret = environment.get(SECRET_PREFIX + value.name.upper())
+            secret = environment.get(secret_variable(value.name))
             if secret is not None:
                 resolved[name] = secret
         elif isinstance(value, ConnectionRef):
-            text = environment.get(CONNECTION_PREFIX + value.name.upper().replace("-", "_"))
+            text = environment.get(connection_variable(value.name))
             if text is not None:
                 try:
                     resolved[name] = orjson.loads(text)

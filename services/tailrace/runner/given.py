@@ -1,41 +1,19 @@
-"""Dead letters given back: the node that failed at a record gets it once more, and nobody else does.
-
-A person's wish to replay letters is a record of the app's triggers topic. The run that follows gets the letters' records,
-as they were edited perhaps, as the rows of that Table's stream, at the places where they had been; the stream's own
-place, and what the node has seen, stay. What the run made of a record and the deletion of its letter are in one
-transaction, so it happens once, whoever dies when:
-
- 1. the wish is durable   nothing has changed; whoever hosts the node takes it up.
- 2. `run-begun`           as any run: nothing has changed.
- 3. `run-ended`           rows, State and deletions are in our memory only.
- 4. the commit            the point of no return. A record that failed again is a new letter in the same transaction.
-
-A death before 4 leaves the letter where it was.
-"""
+"""Dead letters that one run gets once more: as rows of a stream, and as what is committed of them."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import orjson
 
 from tailrace.engine import RunOutcome, SlotRecord
-from tailrace.errors import RejectedError
-from tailrace.log import Log, NewRecord, Offset, OffsetGapError, Partition, scan
+from tailrace.log import NewRecord
 from tailrace.node.protocol import Outcome, Progress, RunOrder
-from tailrace.runner.tails import CallLog, Pin
-from tailrace.tables import dead_letters_topic, message, rows_message, split_head, topic_of
+from tailrace.tables import message, rows_message
 
-__all__ = ["Given", "GivenLetter", "Kept", "LettersBack", "letters_from_json"]
-
-_NOT_ACTIVE = "its record belongs to a table version that is not active any more"
-_NOT_READ = "the node does not read that Table any more"
-_NOT_TAKEN = "the node did not take it from a stream in log order"
-_GONE = "it is not there any more"
+__all__ = ["Given", "GivenLetter", "Kept", "letters_from_json"]
 
 
 class GivenLetter(NamedTuple):
@@ -133,117 +111,3 @@ class Given:
         seen = {table: cut for table, cut in told.seen.items() if table != self.table}
         more = more or any(table != self.table for table in ended.more)
         return replace(told, seen=seen, streamed=told.streamed | record.streamed, more=more, retry=False, at=None)
-
-
-@dataclass(slots=True)
-class _Gone:
-    """Letters of one Table that are gone: deleted, by a run or by a person."""
-
-    position: int = 0
-    ids: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class LettersBack:
-    """The letters that wait for runs of their nodes, in this host."""
-
-    log: Log
-    call: CallLog
-    _wished: dict[str, list[tuple[int, GivenLetter]]] = field(default_factory=dict)
-    """By slot, with the offset of the wish: an older one than what the slot has handled is done with."""
-    _waiting: dict[str, deque[GivenLetter]] = field(default_factory=dict)
-    _gone: dict[str, _Gone] = field(default_factory=dict)
-
-    def wish(self, slot: str, offset: int, letters: Iterable[GivenLetter]) -> None:
-        """A person wants `slot` to have these once more."""
-        self._wished.setdefault(slot, []).extend((offset, letter) for letter in letters)
-
-    def waits(self, slot: str) -> bool:
-        """Whether there are more."""
-        return bool(self._waiting.get(slot))
-
-    async def next(
-        self,
-        slot: str,
-        run: str,
-        record: SlotRecord,
-        pins: Mapping[str, Pin],
-        places: Mapping[str, tuple[int, int]],
-        orders: Mapping[str, Any],
-        rows_max: int,
-    ) -> tuple[Given | None, list[Kept]]:
-        """What the next run of a slot gets (None: nothing, it is a run like any other), and what stays."""
-        waiting = self._waiting.setdefault(slot, deque())
-        wished = self._wished.pop(slot, [])
-        waiting.extend(letter for offset, letter in wished if offset >= record.trigger_offset)
-        letters = {letter.id: letter for letter in waiting}  # those of a lost run may be there twice
-        waiting.clear()
-        chosen: list[GivenLetter] = []
-        kept: list[Kept] = []
-        gone = {table: await self._read_gone(table) for table in {letter.table for letter in letters.values()}}
-        for letter in letters.values():
-            if letter.table not in pins:
-                kept.append(Kept(letter.table, [letter.id], _NOT_READ))
-            elif letter.id in gone[letter.table]:
-                kept.append(Kept(letter.table, [letter.id], _GONE))
-            elif not _holds(pins[letter.table], letter.offset):
-                kept.append(Kept(letter.table, [letter.id], _NOT_ACTIVE))
-            else:
-                chosen.append(letter)
-        chosen.sort(key=lambda letter: (letter.table, letter.place))
-        if not chosen:
-            return None, kept
-        table = chosen[0].table
-        view = pins[table].view
-        assert view is not None, "it holds the first of them"
-        letters_max = 1 if view.settings.unique_on else max(1, rows_max)
-        group = chosen[:1]
-        for letter in chosen[1:]:
-            if letter.table != table or letter.row > 0 or letter.offset == group[-1].offset:
-                break
-            if len(group) == letters_max:
-                break
-            group.append(letter)
-        waiting.extend(chosen[len(group) :])
-        return Given(table, group, places.get(table), orders.get(table), slot, run), kept
-
-    def put_back(self, slot: str, given: Given) -> None:
-        """The run is lost, and what it made of them: they wait again."""
-        self._waiting.setdefault(slot, deque()).extendleft(reversed(given.letters))
-
-    def ended(self, slot: str, given: Given, error: str) -> Kept | None:
-        """The run is over. Letters that it has not come to wait for the next one; where it took none, none would."""
-        rest = given.letters[given.taken :]
-        if given.taken:
-            self._waiting.setdefault(slot, deque()).extendleft(reversed(rest))
-            return None
-        rest = [*rest, *self._waiting.pop(slot, ())]
-        return Kept(given.table, [letter.id for letter in rest], error or _NOT_TAKEN)
-
-    async def _read_gone(self, table: str) -> set[str]:
-        partition = Partition(dead_letters_topic(topic_of(table)))
-        gone = self._gone.setdefault(partition.topic, _Gone())
-        with suppress(RejectedError):  # a wish may name any table
-            await self.call(lambda: _read_on(self.log, partition, gone))
-        return gone.ids
-
-
-def _holds(pin: Pin, offset: int) -> bool:
-    return pin.view is not None and any(start <= offset < stop for start, stop in pin.view.segments)
-
-
-def _read_on(log: Log, partition: Partition, gone: _Gone) -> None:
-    end = log.settled_ends([partition])[partition]
-    start = max(gone.position, log.starts([partition])[partition])
-    if start >= end:
-        return
-    try:
-        for batch in scan(log, partition, Offset(start), end):
-            for record in batch.records:
-                head = split_head(record.value)
-                if head.get("kind") == "delete" and isinstance(head.get("ids"), list):
-                    gone.ids.update(each for each in head["ids"] if isinstance(each, str))
-            gone.position = int(batch.next)
-    except OffsetGapError as gap:  # trimmed meanwhile
-        gone.position = int(gap.start)
-        _read_on(log, partition, gone)

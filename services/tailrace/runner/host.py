@@ -22,7 +22,6 @@ import os
 import shutil
 import socket
 import sys
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -51,7 +50,6 @@ from tailrace.engine import (
     RunEnded,
     RunOutcome,
     ShardOpened,
-    SlotRecord,
     SlotsFound,
     Standing,
     StartRun,
@@ -80,31 +78,32 @@ from tailrace.runner.deployment import (
     store_ref,
 )
 from tailrace.runner.environments import Environments, environment_of
-from tailrace.runner.given import Given, Kept, LettersBack, letters_from_json
+from tailrace.runner.given import letters_from_json
 from tailrace.runner.journal import Journal, LogLine, RunEntry
+from tailrace.runner.lettersback import LettersBack
 from tailrace.runner.lineage import Lineage, lineage_of
 from tailrace.runner.moments import together
 from tailrace.runner.outcomes import outcome_of_death, outcome_of_end
-from tailrace.runner.pools import Place, WorkerPools, stronger
-from tailrace.runner.reach import Ground, cpu_s_max, limits_of, slot_folder, staging_key
+from tailrace.runner.pools import WorkerPools
+from tailrace.runner.reach import Ground, cpu_s_max, slot_folder, staging_key
 from tailrace.runner.replay import REPLAYS_FOLDER, Replay, ReplayWishes
-from tailrace.runner.runs import Desk, Link, ProtocolError, Run, check_sizes
+from tailrace.runner.runs import Desk, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.shards import Shards
-from tailrace.runner.slot import Slot, Warm, after
+from tailrace.runner.slot import Slot, after
 from tailrace.runner.slots import SlotState, restore
 from tailrace.runner.tails import Pin
 from tailrace.runner.tenure import Alone, Tenure
 from tailrace.runner.transaction import build
 from tailrace.runner.upkeep import trim_before
 from tailrace.runner.usage import Meter, Usage
-from tailrace.runner.workers import Worker, WorkerSpec, WorkerStartError
+from tailrace.runner.workers import WorkerStartError
+from tailrace.runner.workforce import Workforce
 from tailrace.runtime import Runtime
 from tailrace.tables import (
     Answer,
     StagedFiles,
     VersionView,
-    dead_letters_topic,
     index_topic,
     lane_of,
     split_lane,
@@ -166,7 +165,6 @@ class Host:
         self.deployments: dict[str, Deployment] = {}
         self._data_dir = data_dir
         self._staging = staging or StagingArea(data_dir / "staging")
-        self._ground = Ground(staging=self._staging.folder.absolute(), lake=lake_dir.absolute() if lake_dir else None)
         self._staging_key = b""
         self._tenure = tenure or Alone()
         self._owned = frozenset[int]()
@@ -184,6 +182,8 @@ class Host:
         )
         environments = Environments(data_dir / "environments", probe=runtime.probe)
         self._pools = WorkerPools(data_dir / "workers", environments, container_image=self.settings.container_image)
+        ground = Ground(staging=self._staging.folder.absolute(), lake=lake_dir.absolute() if lake_dir else None)
+        self._workforce = Workforce(self._pools, ground, self.settings, self._spawn, self._say)
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="log")
         self._slots: dict[str, Slot] = {}
         self._unclaimed: dict[str, SlotState] = {}
@@ -198,8 +198,7 @@ class Host:
         self._refreshing: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._triggers: dict[str, Offset] = {}
-        self._letters_back = LettersBack(log, self._call)
-        self._idle: OrderedDict[str, None] = OrderedDict()
+        self._letters_back = LettersBack(log, self._call, self._spawn)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wake: asyncio.TimerHandle | None = None
         self._watch = log.watch()
@@ -246,11 +245,11 @@ class Host:
                     known.settled.set()
                 else:
                     if known.deployed.app_dir != node.app_dir and known.current is None:
-                        self._retire(known)
+                        self._workforce.retire(known)
                     known.deployed = node
         running = {slot for deployment in deployments for slot in deployment.nodes}
         for gone in [each for name, each in self._slots.items() if name not in running and each.current is None]:
-            self._retire(gone)
+            self._workforce.retire(gone)
         if new:
             await self._recall(sorted(new))
         self._post(
@@ -403,7 +402,7 @@ class Host:
                 del self._shards.openings[command.shard]
                 for slot in self._slots.values():
                     if self._shard(slot) == command.shard:
-                        self._retire(slot)
+                        self._workforce.retire(slot)
                 self._spawn(self._shards.release(command.shard))
             case StartRun():
                 slot = self._slots[command.slot]
@@ -552,7 +551,7 @@ class Host:
         reason = ""
         used = Usage()
         try:
-            warm = await self._warm_worker(slot, run.order)
+            warm = await self._workforce.engage(slot, run.order)
             meter = Meter(warm.worker.pid)
             desk = Desk(
                 run,
@@ -585,15 +584,15 @@ class Host:
         except (RejectedError, WorkerStartError) as error:
             ended, reason = None, str(error)
         except asyncio.CancelledError:
-            self._retire(slot)
+            self._workforce.retire(slot)
             raise
         duration_ms = int((self._runtime.clock.monotonic_s() - began_s) * 1000)
         slot.current, slot.busy = None, False
         current = slot.deployed.app_dir == Path(run.order.app_dir)
         if ended is None or ended.leftovers or ended.kind != "ok" or not (current and warm.lasting):
-            self._retire(slot)
+            self._workforce.retire(slot)
         else:
-            self._keep_warm(slot)
+            self._workforce.keep(slot)
         if ended is not None:
             outcome = outcome_of_end(run, ended, duration_ms)
             run.close_piece(ended.progress)
@@ -602,7 +601,8 @@ class Host:
             run.writes = []
             outcome = await self._death(slot, run, reason, duration_ms)
         if run.given is not None:
-            outcome = self._given_back(slot, run, ended, outcome)
+            record = self._engine.record(slot.name) or slot.head.record
+            outcome = self._letters_back.take_back(run, record, ended, outcome)
         run.outcome = outcome
         run.entry = self._entry(slot, run, outcome, ended, used)
         slot.settled.clear()
@@ -652,7 +652,7 @@ class Host:
             stage=stage,
         )
         known = {table: self._catalog.snapshots(table, pin.view) for table, pin in pins.items()}
-        given = await self._give(slot, start, order.run, record, pins)
+        given = await self._letters_back.give(slot, start, order.run, record, pins)
         order = given.order(order) if given is not None else order
         run = Run(slot.name, start, order, self._now(), pins, dict(pins), known, given=given, node=node)
         slot.runs[number] = slot.current = run
@@ -705,77 +705,17 @@ class Host:
     def _files(self) -> StagedFiles:
         return StagedFiles(self._staging.folder, self._staging.fetch)
 
-    async def _give(
-        self, slot: Slot, start: StartRun, run: str, record: SlotRecord, pins: Mapping[str, Pin]
-    ) -> Given | None:
-        """The dead letters that a run gets, if a person wished it."""
-        head = slot.head
-        given, kept = await self._letters_back.next(
-            slot.name, run, record, pins, head.places, head.orders, start.rows_max
-        )
-        for each in kept:
-            self._spawn(self._tell_kept(each))
-        return given
-
-    def _given_back(self, slot: Slot, run: Run, ended: Outcome | None, outcome: RunOutcome) -> RunOutcome:
-        """The outcome of a run that got dead letters; those that it did not take stay what they were."""
-        assert run.given is not None
-        kept = self._letters_back.ended(slot.name, run.given, outcome.reason)
-        if kept is not None:
-            self._spawn(self._tell_kept(kept))
-        record = self._engine.record(slot.name) or slot.head.record
-        return run.given.outcome(record, ended, outcome, more=self._letters_back.waits(slot.name))
-
-    async def _tell_kept(self, kept: Kept) -> None:
-        with contextlib.suppress(RejectedError):  # a wish may name any table
-            await self._call(
-                lambda: self.log.append(Partition(dead_letters_topic(topic_of(kept.table))), [kept.to_record()])
-            )
-
     async def _checkpoint(self, slot: Slot, run: Run) -> None:
         run.checkpoint = asyncio.get_running_loop().create_future()
         slot.head = after(slot.head, run.pieces[-1].progress)
         self._post(CheckpointWanted(now_ms=self._now(), slot=slot.name, run=run.number))
         await run.checkpoint
 
-    # -- workers --------------------------------------------------------------------------------------------------
-
-    async def _warm_worker(self, slot: Slot, order: RunOrder) -> Warm:
-        self._idle.pop(slot.name, None)
-        if slot.warm is None:
-            slot.warm = await self._new_worker(order, slot.deployed)
-            self._spawn(self._read_output(slot, slot.warm.worker))
-        return slot.warm
-
-    async def _new_worker(self, order: RunOrder, node: DeployedNode | None) -> Warm:
-        settings = self.settings
-        network = order.kind == "python" if node is None else node.node.network
-        place = Place()
-        if node is not None:
-            executor = stronger(settings.executor, node.node.executor or settings.executor)
-            place = Place(environment=node.environment, executor=executor)
-        names = ("ENVIRONMENT",)
-        environment = {name: os.environ[name] for name in names if name in os.environ}
-        network = network and settings.network
-        limits = limits_of(order, settings)
-        try:
-            reach = self._ground.reach(order, network=network, metadata_addresses=settings.metadata_addresses)
-            spec = WorkerSpec(limits=limits, reach=reach, environment=environment)
-            worker = await self._pools.spawn(spec, place)
-        except OSError as error:  # a full disk, say: it has no folder
-            raise WorkerStartError(order.node or order.kind, str(error)) from error
-        reader, writer = await asyncio.open_connection(sock=worker.sock, limit=8 << 20)
-        return Warm(worker, Link(reader, writer), self._ground.reaches_lake(reach, order.graph))
-
-    async def _read_output(self, slot: Slot, worker: Worker) -> None:
-        async for line in worker.output:
-            self._say(slot, line.run or f"{slot.name}#0", line.stream, line.text)
-
-    def _say(self, slot: Slot, run: str, stream: str, text: str) -> None:
+    def _say(self, slot: Slot, run: str | None, stream: str, text: str) -> None:
         node = slot.deployed
         self.journal.add(
             LogLine(
-                run=run,
+                run=run or f"{slot.name}#0",
                 graph=node.graph,
                 node=node.node.key,
                 title=node.node.title,
@@ -785,19 +725,6 @@ class Host:
             )
         )
 
-    def _keep_warm(self, slot: Slot) -> None:
-        self._idle[slot.name] = None
-        while len(self._idle) > self.settings.workers_idle_max:
-            name, _ = self._idle.popitem(last=False)
-            self._retire(self._slots[name])
-
-    def _retire(self, slot: Slot) -> None:
-        self._idle.pop(slot.name, None)
-        warm, slot.warm = slot.warm, None
-        if warm is not None:
-            warm.link.close()
-            self._spawn(warm.worker.kill())
-
     def _discard(self, slot: Slot, number: int) -> None:
         run = slot.drop(number)
         task = slot.tasks.pop(number, None)
@@ -805,7 +732,7 @@ class Host:
             task.cancel()
             slot.busy = False
         if run is not None and run.given is not None:
-            self._letters_back.put_back(slot.name, run.given)
+            self._letters_back.put_back(run.given)
         if run is not None:
             folders = [f"{run.order.stage}.{part}" for part in range(run.parts_committed, run.part + 1)]
             self._spawn(asyncio.to_thread(self._staging.drop, folders))
@@ -1001,8 +928,7 @@ class Host:
             if await self._catalog.know(table.dead_letters):
                 stores.append(dead_letters_ref(table, self._catalog.born_ms(table.dead_letters)))
         order = question(graph, kind, stores, str(self._staging.folder), arguments)
-        hire = partial(self._hire, order)
-        async for piece in ask(order, self._catalog, hire, self._now(), at or {}):
+        async for piece in ask(order, self._catalog, self._workforce.hire, self._now(), at or {}):
             yield piece
 
     async def replay(self, graph: str, run: str, wishes: ReplayWishes) -> AsyncGenerator[dict[str, Any], None]:
@@ -1026,11 +952,11 @@ class Host:
             self._order(node, run=entry.run),
             {**dict.fromkeys((lane for table in node.stores for lane in table.lanes), 0), **cuts, **entry.read},
             wishes,
-            version=node.spec.version,
+            node=node,
             log=self.log,
             catalog=self._catalog,
             call=self._call,
-            hire=self._hire,
+            hire=self._workforce.hire,
             clock=self._runtime.clock,
             look_back=partial(self._look_back, graph),
             grace_s=self.settings.time_limit_grace.total_seconds(),
@@ -1047,8 +973,3 @@ class Host:
         """
         entry = await self.journal.find(graph, run)
         return entry, lineage_of(entry, await self.journal.all_runs(graph))
-
-    async def _hire(self, order: RunOrder) -> tuple[Worker, Link]:
-        nodes = self.deployments[order.graph].nodes if order.graph in self.deployments else {}
-        warm = await self._new_worker(order, nodes.get(order.node))
-        return warm.worker, warm.link

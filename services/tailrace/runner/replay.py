@@ -23,10 +23,12 @@ from tailrace.log import Log, Offset, OffsetGapError, Partition, Record, scan
 from tailrace.node.protocol import Outcome, RunOrder, StoreRef
 from tailrace.runner.asking import ask
 from tailrace.runner.catalog import Catalog
+from tailrace.runner.deployment import DeployedNode
 from tailrace.runner.journal import BEGAN_BYTES_MAX, RunEntry, has_run
 from tailrace.runner.past import Held
-from tailrace.runner.runs import RUN_BYTES_MAX, Desk, Link, ProtocolError, Run, Tails, TooLargeError
+from tailrace.runner.runs import RUN_BYTES_MAX, Desk, ProtocolError, Run, Tails, TooLargeError
 from tailrace.runner.scratch import Overlay, Scratch
+from tailrace.runner.slot import Hire
 from tailrace.runner.tails import CallLog, Pin
 from tailrace.runner.workers import Worker
 from tailrace.runtime import Clock
@@ -84,7 +86,7 @@ class Replay:
 
     Args:
         order: of the node as it is deployed; all that is of the run comes from `entry`.
-        version: the node's, as it is deployed.
+        node: as it is deployed.
         cuts: for each table of the app, the position as of which it is read.
         hire: starts a worker for an order.
         grace_s: how long a worker may take to end when its time is over.
@@ -97,11 +99,11 @@ class Replay:
         cuts: Mapping[str, int],
         wishes: ReplayWishes,
         *,
-        version: str,
+        node: DeployedNode,
         log: Log,
         catalog: Catalog,
         call: CallLog,
-        hire: Callable[[RunOrder], Awaitable[tuple[Worker, Link]]],
+        hire: Hire,
         clock: Clock,
         look_back: Callable[[str, int, int], Awaitable[Pin]],
         grace_s: float,
@@ -109,7 +111,7 @@ class Replay:
         self._entry, self._order, self._cuts, self._wishes = entry, order, cuts, wishes
         self._log, self._catalog, self._call, self._hire = log, catalog, call, hire
         self._now_ms, self._now_s = clock.now_ms, clock.monotonic_s
-        self._grace_s, self._version, self._look_back = grace_s, version, look_back
+        self._grace_s, self._node, self._look_back = grace_s, node, look_back
         self._names = {
             lane_of(store.key, number): lane_of(store.name, number)
             for store in order.stores
@@ -191,7 +193,7 @@ class Replay:
                 f"{entry.runs} quiet runs within a second are one entry of the journal ({entry.first_run} to "
                 f"{entry.run.rpartition('#')[2]}): they are run again as one, and compared with all that they wrote"
             )
-        if entry.version != self._version:
+        if entry.version != self._node.spec.version:
             self._notes.append("the node was deployed anew since: parameters and wiring are those of now")
         if entry.kind == "died":
             self._notes.append("its worker died, so nobody knows how many rows it was given: streams go on to the cut")
@@ -268,7 +270,8 @@ class Replay:
     async def _run(self, run: Run) -> tuple[Outcome | None, str, int]:
         """How it ended, or why nobody knows, and how long it took."""
         began_s = self._now_s()
-        worker, link = await self._hire(run.order)
+        warm = await self._hire(run.order, self._node)
+        worker, link = warm.worker, warm.link
         listener = asyncio.ensure_future(self._listen(worker))
         ended, reason = None, ""
         try:
@@ -365,7 +368,7 @@ class Replay:
             arguments={"tables": tables, "ignore": list(self._wishes.ignore), "rows_max": self._wishes.rows_max},
         )
         cuts = {key: overlay.end for key, overlay in sides.items()}
-        pieces = ask(order, _Sides(sides, self._catalog), lambda: self._hire(order), self._now_ms(), cuts)
+        pieces = ask(order, _Sides(sides, self._catalog), self._hire, self._now_ms(), cuts)
         return [orjson.loads(piece) async for piece in pieces]
 
     def _result(

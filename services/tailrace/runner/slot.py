@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
-from tailrace.node.protocol import Progress
+from tailrace.node.protocol import Progress, RunOrder
 from tailrace.runner.deployment import DeployedNode
 from tailrace.runner.runs import Link, Run
 from tailrace.runner.slots import SlotState
 from tailrace.runner.workers import Worker
 
-__all__ = ["Slot", "Warm", "after"]
+__all__ = ["Hire", "Slot", "Warm", "after"]
 
 
 def after(state: SlotState, progress: Progress) -> SlotState:
@@ -27,6 +28,12 @@ class Warm:
     link: Link
     lasting: bool = True
     """Whether it may carry out later runs; not one that was started while the lake was away, and so never reaches it."""
+
+
+class Hire(Protocol):
+    """Gives a worker for an order of a node, or for a question."""
+
+    async def __call__(self, order: RunOrder, node: DeployedNode | None = None) -> Warm: ...
 
 
 @dataclass(slots=True)

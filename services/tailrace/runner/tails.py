@@ -6,17 +6,20 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, TypeAlias
 
 from tailrace.log import Log, Offset, OffsetGapError, Partition, TopicInfo
 from tailrace.runner.settings import RunnerSettings
 from tailrace.tables import Messages, TableFold, VersionView
 
-__all__ = ["CallLog", "Pin", "Scanned", "TableTail"]
+__all__ = ["CallLog", "Pin", "Scanned", "Spawn", "TableTail"]
 
 CallLog: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Runs a call of the log off the event loop, again and again while the log is away."""
+
+Spawn: TypeAlias = Callable[[Coroutine[Any, Any, Any]], object]
+"""Has work done in the background, for as long as the host is there; what goes wrong in it ends the host."""
 
 SavedFold: TypeAlias = Callable[[], Awaitable[TableFold | None]]
 """Gives the fold of the table that others have brought furthest, None where there is none."""

@@ -29,6 +29,7 @@ from tailrace.control import follow_deployments
 from tailrace.errors import TailraceError
 from tailrace.lake import LakeLocation
 from tailrace.log import Log, open_log
+from tailrace.process import service_parser
 from tailrace.runtime import Runtime, probe_from_environment
 from tailrace.snapshotter.service import Snapshotter
 from tailrace.snapshotter.settings import SnapshotterSettings
@@ -60,33 +61,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _guarded(work)
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = service_parser(
+        "snapshotter",
+        "Brings Tables into the lake. Several on one log share them.",
+        {
+            "log": None,
+            "lake": None,
+            "data": Path(".tailrace"),
+            "shared_folder": None,
+            "instance": socket.gethostname(),
+        },
+    )
+    parser.add_argument("--stdin", action="store_true", help="be told by lines of JSON on standard input")
+    return parser
+
+
 def _standing(arguments: Sequence[str] | None) -> SnapshotterSettings | None:
     """The settings of one that stands alone; None: they come by standard input."""
-    of = os.environ.get
-    parser = argparse.ArgumentParser(
-        prog="python -m tailrace.snapshotter",
-        description="Brings Tables into the lake. Several on one log share them.",
-        epilog="Each option has a variable: TAILRACE_LOG, TAILRACE_LAKE, TAILRACE_DATA, TAILRACE_SHARED_FOLDER, "
-        "TAILRACE_INSTANCE.",
-    )
-    log = of("TAILRACE_LOG")
-    parser.add_argument("--stdin", action="store_true", help="be told by lines of JSON on standard input")
-    parser.add_argument("--log", metavar="URL", default=log, help="sqlite:///path or kafka://host")
-    parser.add_argument("--lake", metavar="URL", default=of("TAILRACE_LAKE"), help="s3://bucket/prefix and the like")
-    parser.add_argument("--data", metavar="DIR", type=Path, default=Path(of("TAILRACE_DATA", ".tailrace")))
-    parser.add_argument(
-        "--shared-folder",
-        metavar="DIR",
-        type=Path,
-        default=of("TAILRACE_SHARED_FOLDER"),
-        help="a folder that all runners and snapshotters see: staged files, and the lake where --lake is not given",
-    )
-    parser.add_argument(
-        "--instance",
-        metavar="NAME",
-        default=of("TAILRACE_INSTANCE", socket.gethostname()),
-        help="tells instances apart; else the machine's name",
-    )
+    parser = _parser()
     found = parser.parse_args(arguments)
     if found.stdin:
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import socket
@@ -20,6 +19,7 @@ from tailrace.control import DeployedApp, follow_deployments, place_files
 from tailrace.errors import FatalError, RejectedError
 from tailrace.lake import SnapshotFiles, StagingArea
 from tailrace.log import FencedError, Log, TopicSpec, open_log
+from tailrace.process import take_folder
 from tailrace.runner.deployment import deploy
 from tailrace.runner.host import Host
 from tailrace.runner.slots import agree_on_shards
@@ -38,11 +38,11 @@ _log = logging.getLogger(__name__)
 
 
 class DataFolderTakenError(FatalError):
-    """Another runner uses the data folder."""
+    """Another process uses the data folder."""
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        super().__init__(f"another runner uses {data_dir}: stop it first, or give this one its own --data")
+        super().__init__(f"another process uses {data_dir}: stop it first, or give this runner its own --data")
 
 
 class GroupLostError(FatalError):
@@ -96,7 +96,10 @@ class SpreadRunner:
         settings = self.settings
         lake, staging, data_dir = settings.lake, settings.staging_dir, settings.data_dir.resolve()
         data_dir.mkdir(parents=True, exist_ok=True)
-        exits.callback(_lock(data_dir))
+        release = take_folder(data_dir)
+        if release is None:
+            raise DataFolderTakenError(data_dir)
+        exits.callback(release)
         log: Log = await asyncio.to_thread(open_log, settings.log_url, runtime=self._runtime)
         exits.push_async_callback(asyncio.to_thread, log.close)
         shards = await asyncio.to_thread(agree_on_shards, log, settings.runner.shards_shared)
@@ -224,13 +227,3 @@ class SpreadRunner:
         ):
             Gauge(name, text, registry=registry).set(value)
         return 200, "text/plain", generate_latest(registry)
-
-
-def _lock(data_dir: Path) -> Callable[[], None]:
-    handle = os.open(data_dir / "runner.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise DataFolderTakenError(data_dir) from error
-    return lambda: os.close(handle)
