@@ -17,10 +17,11 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tailrace.node._confine import Reach, confine
+from tailrace.node._confine import Reach, confine, landlock_abi
 
 __all__ = [
     "SOCKET_FD",
@@ -30,6 +31,7 @@ __all__ = [
     "close_to_others",
     "kill_processes_of",
     "native_threads",
+    "prepare_workers",
     "renew_cpu_limit",
     "worker_environment",
 ]
@@ -91,6 +93,7 @@ def _prctl(option: int, value: int) -> bool:
         return False
 
 
+@cache
 def _libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
@@ -186,6 +189,17 @@ def _set_limits(limits: Mapping[str, int]) -> None:
     renew_cpu_limit(limits["cpu_s_max"])
 
 
+def prepare_workers() -> None:
+    """In the zygote, what every worker of it begins with: done once, it takes no time and no pages of each worker."""
+    sys.dont_write_bytecode = True
+    sys.argv = [""]
+    warnings.resetwarnings()
+    for option in ("default::DeprecationWarning:__main__", "ignore::DeprecationWarning", "ignore::ResourceWarning"):
+        warnings._setoption(option)  # type: ignore[attr-defined]  # what a plain `python` begins with
+    _libc()
+    landlock_abi()
+
+
 def become_worker(
     *,
     parent: int,
@@ -217,19 +231,16 @@ def become_worker(
 
     _reset_signals()
     _place_descriptors(*fds)
-    os.environ.clear()
-    os.environ.update(environment)
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if os.environ.get(name) != value:  # most are the zygote's own: to write them again would copy pages
+            os.environ[name] = value
     os.umask(0o077)
     os.chdir(folder)
     for file, text in (("oom_score_adj", str(OOM_SCORE_ADJ)), ("comm", "tailrace-worker")):
         with contextlib.suppress(OSError):  # not Linux, or the score is higher already and may not be lowered
             Path("/proc/self", file).write_text(text)
-    _reseed()
-    sys.dont_write_bytecode = True
-    sys.argv = [""]
-    warnings.resetwarnings()
-    for option in ("default::DeprecationWarning:__main__", "ignore::DeprecationWarning", "ignore::ResourceWarning"):
-        warnings._setoption(option)  # type: ignore[attr-defined]  # what a plain `python` begins with
     sock = socket.socket(fileno=SOCKET_FD)
     os.register_at_fork(after_in_child=_cover_socket)
     _set_limits(limits)
@@ -267,9 +278,3 @@ def _place_descriptors(sock: int, out: int, err: int) -> None:
 
 def _text_writer(fd: int) -> io.TextIOWrapper:
     return open(fd, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
-
-
-def _reseed() -> None:
-    """Workers forked from one zygote must not draw the same numbers. (`random` sees to itself after a fork.)"""
-    if numpy_random := sys.modules.get("numpy.random"):
-        numpy_random.seed()

@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
+from itertools import takewhile
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -57,6 +58,13 @@ class CodeCache:
         return code
 
 
+_MARK = "tailrace.node._script_imports.mark"
+"""Modules that come after this one in `sys.modules`, which keeps their order, were imported by the run. To remember the
+names of those before would touch, and so copy, pages that a worker shares with the process it was forked from."""
+
+_looked_before = False
+
+
 class _Loader(importlib.machinery.SourceFileLoader):
     """Reads no `.pyc`: those go by whole seconds, and an app may change twice in one."""
 
@@ -89,7 +97,8 @@ class AppImports(MetaPathFinder):
         """Import for the run of `script`, then forget all modules of the app."""
         self._script_dir = str(Path(script).parent)
         self._look_again()
-        before = set(sys.modules)
+        sys.modules.pop(_MARK, None)
+        sys.modules[_MARK] = ModuleType(_MARK)
         # Behind the finders of built-in and frozen modules, before that of sys.path.
         place = next((n for n, finder in enumerate(sys.meta_path) if finder is importlib.machinery.PathFinder), 0)
         sys.meta_path.insert(place, self)
@@ -98,7 +107,7 @@ class AppImports(MetaPathFinder):
         try:
             yield
         finally:
-            self._forget(before)  # sys.meta_path and sys.path are restored with the rest of the process's state
+            self._forget()  # sys.meta_path and sys.path are restored with the rest of the process's state
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -138,12 +147,17 @@ class AppImports(MetaPathFinder):
 
     def _look_again(self) -> None:
         """Python remembers folders' contents by their time of change, which is too coarse."""
+        global _looked_before
+        if not _looked_before:  # a young worker: nothing of an app is remembered, and looking copies pages
+            _looked_before = True
+            return
         for path, finder in list(sys.path_importer_cache.items()):
             if isinstance(finder, importlib.machinery.FileFinder) and self._is_inside(path):
                 finder.invalidate_caches()
 
-    def _forget(self, before: set[str]) -> None:
-        for name in sys.modules.keys() - before:
+    def _forget(self) -> None:
+        new = list(takewhile(lambda name: name != _MARK, reversed(sys.modules)))
+        for name in new:
             module = sys.modules.get(name)
             file = getattr(module, "__file__", None)
             if isinstance(file, str):

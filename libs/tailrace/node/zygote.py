@@ -76,6 +76,7 @@ class _Zygote:
         signal.signal(signal.SIGTERM, lambda *_: self._end())
         _process.adopt_orphans()
         _process.close_to_others()
+        _process.prepare_workers()
         gc.disable()  # a collection would touch, and so copy, the pages that workers share with us
         self._selector.register(self._wakeup_in, selectors.EVENT_READ)
         self._selector.register(self._control, selectors.EVENT_READ)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tailrace.engine import Cron, Manual, NodeSpec, Reactive, Trigger, check_schedule
@@ -20,6 +20,7 @@ from tailrace.process import connection_variable, secret_variable
 from tailrace.runner.environments import Environment, environment_of
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.slots import SlotState, state_topic
+from tailrace.runner.weight import wants_libraries
 from tailrace.tables import dead_letters_topic, index_topic, lane_of, lanes_of, topic_of
 from tailrace.tables.schema import SchemaFileError, parse_schema
 
@@ -79,6 +80,8 @@ class DeployedNode:
     outputs: Mapping[str, str] = field(default_factory=dict)
     environment: Environment | None = None
     """What its Python code runs in; None: in ours."""
+    libraries: bool = True
+    """Whether its worker should have the large libraries ready."""
     stores: tuple[DeployedTable, ...] = ()
     schemas: Mapping[str, Any] = field(default_factory=dict)
 
@@ -147,8 +150,19 @@ def deploy(app: App, app_dir: Path, settings: RunnerSettings, version: int = 0) 
         if store.storage is None
     }
     environment = environment_of(app)
+    libraries = _libraries(app)
     nodes = [
-        _node(app, node, by_key, schemas, app_dir, settings, number, environment if node.kind == "python" else None)
+        _node(
+            app,
+            node,
+            by_key,
+            schemas,
+            app_dir,
+            settings,
+            number,
+            environment if node.kind == "python" else None,
+            node.node_file in libraries,
+        )
         for node in app.nodes
         if node.kind in ("python", "sql") and node.node_file in app.files
         for number in range(node.parallelism)
@@ -179,6 +193,17 @@ def _schemas(app: App) -> dict[str, Any]:
     return found
 
 
+def _libraries(app: App) -> set[str]:
+    """The files of nodes whose workers should have the large libraries ready: all but Python that asks for none."""
+    files = {node.node_file for node in app.nodes if node.node_file is not None}
+    python = {path: PurePosixPath(path) for path in app.files if path.endswith(".py")}
+    own = {part for path in python.values() for part in (*path.parts[:-1], path.stem)}
+    shared = [app.files[path] for path in python if path not in files]
+    if wants_libraries(shared, own):
+        return files
+    return {file for file in files if file not in python or wants_libraries([app.files[file]], own)}
+
+
 def _node(
     app: App,
     node: Node,
@@ -188,6 +213,7 @@ def _node(
     settings: RunnerSettings,
     number: int,
     environment: Environment | None,
+    libraries: bool,
 ) -> DeployedNode:
     reads = frozenset(
         lane for key in node.reads if key in tables for lane in _concerns(tables[key], number, node.parallelism)
@@ -246,6 +272,7 @@ def _node(
         inputs=wired["r"],
         outputs=wired["w"],
         environment=environment,
+        libraries=libraries,
         stores=tuple(reachable.values()),
         schemas=schemas,
     )

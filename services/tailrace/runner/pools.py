@@ -1,4 +1,5 @@
-"""Where workers come from: one warm pool for most, one for each environment of an app, a pool of its own for each sandbox."""
+"""Where workers come from: a warm pool with the large libraries and one without, one for each environment of an app, and
+a pool of its own for each sandbox."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from tailrace.runner.environments import Environment, Environments, code_folders
 from tailrace.runner.sandbox import EXECUTORS, Bubblewrap, Container, ExecutorMissingError, Sandbox, container_tool
-from tailrace.runner.workers import PRELOAD, Worker, WorkerPool, WorkerSpec
+from tailrace.runner.workers import PRELOAD, PRELOAD_LIGHT, Worker, WorkerPool, WorkerSpec
 
 __all__ = ["Place", "WorkerPools", "stronger"]
 
@@ -26,6 +27,8 @@ class Place:
 
     environment: Environment | None = None
     executor: str = "process"
+    libraries: bool = True
+    """Whether the large libraries should be ready; where there is no environment of the app's own."""
 
 
 class WorkerPools:
@@ -38,14 +41,15 @@ class WorkerPools:
     def __init__(self, folder: Path, environments: Environments, *, container_image: str | None = None) -> None:
         self._folder, self.environments, self._image = folder, environments, container_image
         self._default = WorkerPool(folder=folder)
+        self._light = WorkerPool(folder=folder, preload=PRELOAD_LIGHT)
         self._by_environment: OrderedDict[str, WorkerPool] = OrderedDict()
         self._sandboxes: dict[WorkerPool, asyncio.Task[None]] = {}
         self._lock = asyncio.Lock()
         self._numbers = itertools.count(1)
 
     async def start(self) -> None:
-        """Prepare the warm pool in the background."""
-        await self._default.start()
+        """Prepare the warm pools in the background."""
+        await asyncio.gather(self._light.start(), self._default.start())
 
     async def spawn(self, spec: WorkerSpec, place: Place) -> Worker:
         """A new worker.
@@ -61,14 +65,14 @@ class WorkerPools:
         if place.executor != "process":
             return await self._spawn_in_sandbox(spec, place)
         if place.environment is None:
-            return await self._default.spawn(spec)
+            return await (self._default if place.libraries else self._light).spawn(spec)
         return await (await self._pool_of(place.environment)).spawn(spec)
 
     async def close(self) -> None:
         """End all workers; takes about two seconds."""
         for mourner in self._sandboxes.values():
             mourner.cancel()
-        pools = [self._default, *self._by_environment.values(), *self._sandboxes]
+        pools = [self._default, self._light, *self._by_environment.values(), *self._sandboxes]
         await asyncio.gather(*(pool.close() for pool in pools))
 
     def _code(self, environment: Environment | None) -> tuple[str, ...]:

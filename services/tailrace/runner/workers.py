@@ -40,6 +40,7 @@ from tailrace.runner.zygote_link import ZygoteLink, ZygoteLostError
 
 __all__ = [
     "PRELOAD",
+    "PRELOAD_LIGHT",
     "OutputLimits",
     "OutputLine",
     "Worker",
@@ -50,10 +51,17 @@ __all__ = [
     "WorkerStartError",
 ]
 
-PRELOAD = (
-    *("orjson", "numpy", "pandas", "pyarrow", "duckdb", "tailrace.node.worker", "tailrace.sql"),
-    *(f"tailrace.node.{each}" for each in ("writing", "staging", "queries", "changes", "lake", "sqlnode")),
+PRELOAD_LIGHT = (
+    *("orjson", "tailrace.node.worker"),
+    *(f"tailrace.node.{each}" for each in ("store", "partitioned", "merged", "writing", "staging")),
     "patterns",
+)
+"""What all nodes import. The zygote has some 40 MB then; one run of a new worker takes 9 ms of CPU time."""
+
+PRELOAD = (
+    *("numpy", "pandas", "pyarrow", "duckdb", "tailrace.sql"),
+    *PRELOAD_LIGHT,
+    *(f"tailrace.node.{each}" for each in ("queries", "changes", "lake", "sqlnode")),
 )
 """What most nodes import. Measured: 0.5-1 s in the background; the zygote and four idle workers then hold 135 MB
 (PSS) together, where each worker that imports pandas itself takes 0.4 s and some 60 MB of its own."""

@@ -56,7 +56,7 @@ class Workforce:
         place = Place()
         if node is not None:
             executor = stronger(settings.executor, node.node.executor or settings.executor)
-            place = Place(environment=node.environment, executor=executor)
+            place = Place(environment=node.environment, executor=executor, libraries=node.libraries)
         environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         try:
             reach = self._ground.reach(order, network=network, metadata_addresses=settings.metadata_addresses)
