@@ -18,6 +18,7 @@ import orjson
 import uvloop
 
 from tailrace.cli.house import House, HouseSettings
+from tailrace.process import settle_memory
 from tailrace.runner import Entry, RunnerSettings
 from tailrace.runner.tails import Scanned, TableTail
 from tailrace.runtime import Runtime
@@ -59,6 +60,7 @@ async def main() -> None:
             tell,
         )
         await house.start()
+        settle_memory()
         print("up", flush=True)
         end = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         await asyncio.wait({end, house.failure}, return_when=asyncio.FIRST_COMPLETED)

@@ -25,6 +25,7 @@ from tailrace.cli.house import House, HouseSettings
 from tailrace.cli.logs import quieten
 from tailrace.cli.output import colours, console, count, print_json_line, say
 from tailrace.errors import TailraceError
+from tailrace.process import settle_memory
 from tailrace.runtime import Runtime, probe_from_environment
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class _Up:
             return EXIT_OK
         try:
             self._say_ready(house)
+            settle_memory()
             feed.start()
             await self._stay(house, edits, watching)
         finally:

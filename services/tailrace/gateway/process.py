@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import signal
 import sys
@@ -24,6 +23,7 @@ from tailrace.gateway.routing import DoubleWebhookError, webhook_routes
 from tailrace.gateway.server import Door, bound_socket
 from tailrace.gateway.settings import GatewaySettings, ProcessSettings
 from tailrace.log import Log, TopicSpec, open_log
+from tailrace.process import settle_memory
 from tailrace.runtime import Runtime
 
 __all__ = ["run_one", "run_workers"]
@@ -67,22 +67,11 @@ async def run_one(settings: ProcessSettings, limits: GatewaySettings, runtime: R
         port = await door.open(settings.host, settings.port, shared=True)
         following = asyncio.ensure_future(_follow(routes, gateway))
         exits.push_async_callback(_end, following)
-        _settle_memory()
+        settle_memory()
         print(f"listening on {settings.host}:{port}", flush=True)
         await stop.wait()
         gateway.draining = True
         await asyncio.sleep(settings.drain.total_seconds())
-
-
-def _settle_memory() -> None:
-    """Leave what was loaded at the start out of garbage collections, and have fewer of them.
-
-    A request leaves no cycles behind: with the defaults every seventh request or so begins a collection, and every few
-    thousandth goes through all modules, which shows as a pause of tens of milliseconds.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
 
 
 Routes = AsyncGenerator[Mapping[str, WebhookRoute], None]

@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from tailrace.errors import TailraceError
-from tailrace.process import REQUIRED, service_parser
+from tailrace.process import REQUIRED, service_parser, settle_memory
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.spread import SpreadRunner, SpreadSettings
 from tailrace.runtime import Runtime, probe_from_environment
@@ -35,8 +35,12 @@ async def _serve(settings: SpreadSettings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    said = lambda port: print(f"ready: http://{settings.host}:{port}", flush=True)  # noqa: E731
-    await SpreadRunner(settings, Runtime(probe=probe_from_environment()), said).run(stop)
+
+    def ready(port: int) -> None:
+        settle_memory()
+        print(f"ready: http://{settings.host}:{port}", flush=True)
+
+    await SpreadRunner(settings, Runtime(probe=probe_from_environment()), ready).run(stop)
 
 
 def _settings(arguments: Sequence[str]) -> SpreadSettings:

@@ -551,6 +551,8 @@ class Host:
         reason = ""
         used = Usage()
         try:
+            if slot.warm is None:
+                self._look_at_outputs(slot)
             warm = await self._workforce.engage(slot, run.order)
             meter = Meter(warm.worker.pid)
             desk = Desk(
@@ -609,6 +611,12 @@ class Host:
         self._runtime.probe.reached("run-ended")
         self._post(RunEnded(now_ms=self._now(), slot=slot.name, run=run.number, outcome=outcome))
         self._look_again(slot)
+
+    def _look_at_outputs(self, slot: Slot) -> None:
+        """A new worker's first run asks what the node's outputs hold. That is found out while the worker is being made,
+        which takes about as long on Kafka, where a reader begins with a connection."""
+        for table in slot.deployed.spec.writes - slot.deployed.spec.reads:
+            self._spawn(self._catalog[table].advance(settled=True))
 
     def _look_again(self, slot: Slot) -> None:
         for table in slot.deployed.spec.reads:
