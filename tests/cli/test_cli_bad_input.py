@@ -184,6 +184,7 @@ def test_sql_that_fails(tmp_path: Path, good_app: Path) -> None:
         assert_told(process.cli("sql", "select * from nowhere"), 1, "error: ", "nowhere")
         assert_told(process.cli("table", "head", "nowhere"), 1, "error: there is no table 'nowhere'", "copies")
         assert_told(process.cli("trigger", "nowhere"), 1, "error: there is no node 'nowhere'", "copy")
+        assert_told(process.cli("trigger", "nowhere", "--wait"), 1, "error: there is no node 'nowhere'", "copy")
         assert_told(process.cli("runs", "--status", "odd"), 2, "error: ", "timed_out")
 
 

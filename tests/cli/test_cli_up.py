@@ -149,6 +149,8 @@ def test_trigger_waits_for_the_run(shop_up: UpProcess) -> None:
     """Status 1 and the reason when the run fails, so that scripts can go by it."""
     good = shop_up.cli("trigger", "sums", "--wait", "--json")
     assert good.returncode == 0 and orjson.loads(good.stdout)["kind"] == "ok"
+    named_by_file = shop_up.cli("trigger", "sums.sql", "--wait", "--json")
+    assert orjson.loads(named_by_file.stdout)["node"] == orjson.loads(good.stdout)["node"]
     bad = shop_up.cli("trigger", "fail", "--wait", "--json")
     assert bad.returncode == 1 and "on purpose" in orjson.loads(bad.stdout)["error"]
 

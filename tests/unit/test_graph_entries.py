@@ -168,13 +168,45 @@ def test_dashboards_show_nodes_and_stores() -> None:
     assert [(error.line, error.severity) for error in app.errors] == [(7, "warning")]
 
 
+@pytest.mark.parametrize("written", ["My_App", "my app", "-my-app"])
+def test_a_slug_of_the_original_is_made_one_of_ours(written: str) -> None:
+    """Its client took whatever stood there, and replaced characters itself."""
+    app = build(f"slug: {written}")
+    assert app.slug == "my-app"
+    assert [(error.line, error.severity, error.message) for error in app.errors] == [
+        (1, "warning", f'slug "{written}" is taken as "my-app"')
+    ]
+
+
+def test_a_mistyped_key_is_told() -> None:
+    """Unknown keys are carried along; one that is nearly a key would be silently without effect. Other unknown keys,
+    and older ones such as `description`, are not told."""
+    app = build(
+        """\
+        titel: Shop
+        title: Shop
+        functions:
+          - id: a
+            node_file: a.py
+            triger: manual
+            inptus: {x: y}
+            description: older
+            shade: 3
+        """
+    )
+    assert [(error.line, error.severity, error.message, error.hint) for error in app.errors] == [
+        (6, "warning", 'Key "triger" has no effect', "is it meant to be trigger?"),
+        (7, "warning", 'Key "inptus" has no effect', "is it meant to be inputs?"),
+    ]
+    assert app.nodes[0].trigger is None
+
+
 @pytest.mark.parametrize(
     ("graph", "line", "message"),
     [
         ("[]", 1, "A graph file must be a map of keys"),
         ("title: [1]", 1, "title must be text, not a list"),
         ("\ntitle: 5", 2, "title must be text, not the number '5'"),
-        ("slug: Not Good", 1, 'slug "Not Good" must be 1 to 64 of a-z, 0-9 and -'),
         ("functions: x", 1, "functions must be a list, not the text 'x'"),
         ("functions:\n  - x", 2, "An entry of functions must be a map of keys, not the text 'x'"),
         ("stores: {a: b}", 1, "stores must be a list, not a map"),

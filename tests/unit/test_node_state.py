@@ -154,6 +154,15 @@ def test_parameters_of_a_run(nodes: Nodes) -> None:
     assert run.error is not None and "'limit' has no default or value" in run.error
 
 
+def test_what_is_not_set_in_the_environment_is_named_by_its_variable(nodes: Nodes) -> None:
+    """graph.yml has a value, `${{ key }}`: to ask for one there would lead nowhere."""
+    order = {"unset": {"key": "TAILRACE_SECRET_KEY", "mail": "TAILRACE_CONNECTION_GMAIL"}}
+    run = nodes.run('assert not Parameter("mail", type=Connection("gmail")); Parameter("key")', **order)
+    assert run.error is not None and "'key' has no default or value: set TAILRACE_SECRET_KEY in" in run.error
+    assert [line for line in run.logs if "TAILRACE_CONNECTION_GMAIL is not set" in line]
+    nodes.ok('assert Parameter("key", default="d") == "d"', **order)
+
+
 # -- the module
 
 

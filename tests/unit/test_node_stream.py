@@ -488,7 +488,7 @@ def test_a_role_given_to_init_is_the_default_order(nodes: Nodes) -> None:
     nodes.ok(
         """
         t = Table("r", "w")
-        t.init(strictly_monotonic_ordering="seq")
+        t.init(strictly_monotonic_ordering="seq", retention_days=7)  # what is no role is passed over
         t.append([{"seq": 3}, {"seq": 1}])
     """,
         name="other.py",

@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from tailrace.tables.schema import DuplicateColumnError, infer_fields, infer_frame, infer_type
+from tailrace.tables.schema import DuplicateColumnError, frame_to_arrow, infer_fields, infer_frame, infer_type
 
 
 @pytest.mark.parametrize(
@@ -141,6 +141,12 @@ def test_a_frame_is_inferred_by_dtype_first() -> None:
         "period": "Text",
         "7": "Integer",
     }
+
+
+def test_columns_that_arrow_holds_as_something_else_are_told_by_value() -> None:
+    """Arrow stores a period as the number of months since 1970."""
+    frame = pd.DataFrame({"month": pd.period_range("2020-01", periods=2, freq="M")})
+    assert frame_to_arrow(frame, infer_frame(frame)).to_pylist() == [{"month": "2020-01"}, {"month": "2020-02"}]
 
 
 def test_two_columns_of_one_name_are_refused() -> None:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tailrace.cli.errors import BrokenOffError, UsageError
+from tailrace.cli.errors import BrokenOffError
 from tailrace.errors import TailraceError
 
 if TYPE_CHECKING:
@@ -17,24 +17,9 @@ __all__ = ["triggered_run"]
 
 
 def triggered_run(client: Client, node: str, app: str | None) -> Mapping[str, Any]:
-    """Trigger `node`, given by id or title, and return its run that answers the trigger, once it has ended.
-
-    Raises:
-        UsageError: rejected; no deployed app, or more than one, has such a node.
-    """
-    matches = [
-        (found["app"], each["node"])
-        for found in client.get("status")["apps"]
-        if app in (None, found["app"])
-        for each in found["nodes"]
-        if node in (each["node"], each["title"])
-    ]
-    if len(matches) != 1:
-        problem = "several nodes have" if matches else "no node has"
-        raise UsageError(
-            f"{problem} the id or title {node!r}", "`tailrace status` lists the nodes; --app names the app"
-        )
-    wanted = matches[0]
+    """Trigger `node`, given by id, title or file, and return its run that answers the trigger, once it has ended."""
+    found = client.get("node", name=node, app=app)
+    wanted = (found["app"], found["node"])
     entries: queue.Queue[Mapping[str, Any] | TailraceError] = queue.Queue()
     # Follow first, ask then: the run may end before an answer could be sent.
     follow = client.lines("logs", node=wanted[1], last=0, follow="1")

@@ -11,7 +11,7 @@ from croniter import croniter
 from croniter.croniter import CroniterError
 
 from tailrace.graph.entries import DashboardEntry, DocEntry, EntryKind, Exposes, FunctionEntry, GraphFile, StoreEntry
-from tailrace.graph.ids import ID_CHARACTERS_MAX, is_id
+from tailrace.graph.ids import ID_CHARACTERS_MAX, is_id, slug_from
 from tailrace.graph.model import OnError, Storage
 from tailrace.graph.problems import Problem, Problems
 from tailrace.graph.section import Section, parameter_value
@@ -103,9 +103,11 @@ class _Reader:
 
     def _slug(self, top: Section) -> str | None:
         slug = top.text("slug")
-        if slug is not None and not re.fullmatch(r"[a-z0-9-]{1,64}", slug):
-            message = f'slug "{slug}" must be 1 to 64 of a-z, 0-9 and -'
-            top.error(top.line_of("slug"), message)
+        if slug is not None and slug_from(slug) != slug:
+            hint = "a slug is 1 to 64 of a-z, 0-9 and -"
+            top.error(
+                top.line_of("slug"), f'slug "{slug}" is taken as "{slug_from(slug)}"', hint=hint, severity="warning"
+            )
         return slug
 
     def _icon(self, section: Section) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|d)")
 _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{\{\s*(?:(connection)\s*\.\s*)?([A-Za-z0-9_-]+)\s*\}\}")
+_TYPO_CUTOFF = 0.83
+"""How alike a key must be to one that is missing; `description`, which older files have, is like `description_file` by 0.81."""
 
 
 class Section:
@@ -199,7 +202,11 @@ class Section:
         return size
 
     def rest(self) -> dict[str, object]:
-        """Keys that nobody asked for: carried along, never an error."""
+        """Keys that nobody asked for: carried along, never an error. One that is all but a key that is missing is told."""
+        missing = self._taken - self._fields.keys()
+        for key, line in self.rest_lines().items():
+            for near in difflib.get_close_matches(key, missing, n=1, cutoff=_TYPO_CUTOFF):
+                self.error(line, f'Key "{key}" has no effect', hint=f"is it meant to be {near}?", severity="warning")
         return {key: plain(tree) for key, tree in self._fields.items() if key not in self._taken}
 
     def rest_lines(self) -> dict[str, int]:

@@ -61,12 +61,15 @@ class HostConfusedError(FatalError):
 class MissingParameterError(RejectedError):
     """A required parameter has neither a value nor a default."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        super().__init__(
-            f"Parameter {name!r} has no default or value: set it under `parameter_values` of the node in graph.yml, "
-            "or give it a default in the code"
+    def __init__(self, name: str, variable: str = "") -> None:
+        """`variable`: graph.yml refers to a secret that this environment variable would hold."""
+        self.name, self.variable = name, variable
+        to_do = (
+            f"set {variable} in the environment of the runner"
+            if variable
+            else ("set it under `parameter_values` of the node in graph.yml")
         )
+        super().__init__(f"Parameter {name!r} has no default or value: {to_do}, or give it a default in the code")
 
 
 class ParameterValueError(RejectedError):

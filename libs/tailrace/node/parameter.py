@@ -69,14 +69,17 @@ def Parameter(
     """
     if name is None:
         return UnnamedParameter(description, type, default)
-    values = current_session("Parameter").order.parameters
-    value = values.get(name)
+    session = current_session("Parameter")
+    value = session.order.parameters.get(name)
     if value is None:
         value = default
     if value is REQUIRED:
-        if _is_connection(type):
-            return Connection(_kind(type))
-        raise MissingParameterError(name)
+        variable = session.order.unset.get(name, "")
+        if not _is_connection(type):
+            raise MissingParameterError(name, variable)
+        if variable:
+            session.warn_once(f"Parameter({name!r}): the connection is empty: {variable} is not set")
+        return Connection(_kind(type))
     return coerce(name, value, type)
 
 

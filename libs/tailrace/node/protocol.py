@@ -123,6 +123,8 @@ class RunOrder:
     """The graph's Common Model schemas by name, as `Schema.to_json()`."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """Resolved values by name; a connection's value is an object."""
+    unset: Mapping[str, str] = field(default_factory=dict)
+    """Parameters whose secret or connection is set nowhere: name -> the environment variable that would set it."""
     state: Mapping[str, Any] = field(default_factory=dict)
     """The node's State as the last commit left it, in the worker's own typed JSON."""
     places: Mapping[str, tuple[int, int]] = field(default_factory=dict)

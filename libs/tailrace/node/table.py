@@ -278,7 +278,7 @@ class Table:
             add_monotonic_id: name of the column with the row's id, a text that grows with each row; None: no such
                 column, so that streams need an `order_by` or a role that orders. The default is "patterns_id".
             auto_indexes: accepted for compatibility; nothing needs an index here.
-            roles: fields by role, such as `strictly_monotonic_ordering="seq"`.
+            roles: fields by role, such as `strictly_monotonic_ordering="seq"`; what is no role is passed over.
         """
         if self._store is None:
             return
@@ -298,7 +298,8 @@ class Table:
         if add_monotonic_id is not _DEFAULT:
             changes["monotonic_id"] = add_monotonic_id
             changes["ordered"] = add_monotonic_id is not None
-        given = {role: (names,) if isinstance(names, str) else tuple(names) for role, names in roles.items() if names}
+        given = {role: (names,) if isinstance(names, str) else names for role, names in roles.items()}
+        given = {role: tuple(names) for role, names in given.items() if names and isinstance(names, list | tuple)}
         if given:
             changes["roles"] = {**store.writer.declared.roles, **given}
         store.writer.declare(**changes)

@@ -37,6 +37,10 @@ class RunnerView(Protocol):
         """Apps with their nodes, tables and webhooks."""
         ...
 
+    def node(self, name: str, app: str | None) -> dict[str, str]:
+        """App and key of the one node that runs under a name."""
+        ...
+
     async def trigger(self, node: str, app: str | None, execution_type: str) -> str:
         """Ask for a run; returns the request's id."""
         ...
@@ -158,6 +162,7 @@ class LocalApi:
         """Add the routes to `app`."""
         router = app.router
         router.add_get("/api/local/status", self._guarded(self._status))
+        router.add_get("/api/local/node", self._guarded(self._node))
         router.add_post("/api/local/trigger", self._guarded(self._trigger))
         router.add_get("/api/local/runs", self._guarded(self._runs))
         router.add_get("/api/local/run", self._guarded(self._run))
@@ -193,6 +198,8 @@ class LocalApi:
                 return _problem(503, str(error))
             except TailraceError as error:
                 return _problem(500, str(error))
+            except ConnectionResetError:  # who followed has gone (Ctrl-C, or it has what it waited for)
+                return web.Response()  # to nobody
 
         return guarded
 
@@ -212,6 +219,9 @@ class LocalApi:
 
     async def _status(self, _: web.Request) -> web.Response:
         return _json(self._runner.status())
+
+    async def _node(self, request: web.Request) -> web.Response:
+        return _json(self._runner.node(request.query.get("name", ""), request.query.get("app")))
 
     async def _trigger(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -330,6 +330,15 @@ def dead_letters_ref(table: DeployedTable, born_ms: int) -> StoreRef:
     )
 
 
+def unset_parameters(values: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, str]:
+    """The parameters that `resolve_parameters` leaves out: name -> the variable that would set it."""
+    secrets = {name: secret_variable(value.name) for name, value in values.items() if isinstance(value, SecretRef)}
+    connections = {
+        name: connection_variable(value.name) for name, value in values.items() if isinstance(value, ConnectionRef)
+    }
+    return {name: variable for name, variable in (secrets | connections).items() if variable not in environment}
+
+
 def resolve_parameters(values: Mapping[str, object], environment: Mapping[str, str]) -> dict[str, Any]:
     """Parameter values with their references resolved: `${{ name }}` from TAILRACE_SECRET_NAME, a connection from
     TAILRACE_CONNECTION_NAME (a JSON object). One that is not set is left out, so that the default counts."""

@@ -76,6 +76,7 @@ from tailrace.runner.deployment import (
     dead_letters_ref,
     resolve_parameters,
     store_ref,
+    unset_parameters,
 )
 from tailrace.runner.environments import Environments, environment_of
 from tailrace.runner.given import letters_from_json
@@ -683,6 +684,7 @@ class Host:
             ],
             schemas=node.schemas,
             parameters=resolve_parameters(node.node.parameter_values, os.environ),
+            unset=unset_parameters(node.node.parameter_values, os.environ),
             again=bool(node.spec.retries) or node.spec.stops,
             time_limit_s=node.spec.timeout_ms / 1000,
             memory_bytes_max=node.node.memory_bytes or self.settings.memory_bytes_max,

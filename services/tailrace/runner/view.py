@@ -17,7 +17,7 @@ from tailrace.runner.letters import LetterFilter, Letters
 from tailrace.runner.replay import ReplayWishes
 from tailrace.tables import message
 
-__all__ = ["HostView", "NoSuchVersionError", "UnknownAppError"]
+__all__ = ["HostView", "NoSuchVersionError", "SeveralNodesError", "UnknownAppError"]
 
 
 class UnknownAppError(RejectedError):
@@ -27,6 +27,17 @@ class UnknownAppError(RejectedError):
         self.name, self.known = name, list(known)
         what = f"there is no app {name!r}" if name else "name the app (--app)"
         super().__init__(f"{what}; there are: {', '.join(sorted(known)) or 'none'}")
+
+
+class SeveralNodesError(RejectedError):
+    """Several nodes that run go by a name."""
+
+    def __init__(self, name: str, found: Sequence[tuple[str, str]]) -> None:
+        self.name, self.found = name, list(found)
+        listed = ", ".join(f"{key} of {graph}" for graph, key in sorted(found))
+        super().__init__(
+            f"several nodes have the id, title or file {name!r}: {listed}; name one by id, its app with --app"
+        )
 
 
 class NoSuchVersionError(RejectedError):
@@ -79,15 +90,29 @@ class HostView:
             raise UnknownAppError(app, list(deployments))
         return [deployments[app]]
 
+    def node(self, name: str, app: str | None) -> dict[str, str]:
+        """Slug of the app and key of the one node that runs and has this key, else this title or file.
+
+        Raises:
+            UnknownAppError, UnknownNodeError, SeveralNodesError: rejected.
+        """
+        running = {
+            (deployment.graph, each.node.key): each.node
+            for deployment in self._deployments(app)
+            for each in deployment.nodes.values()
+        }
+        found = [at for at in running if at[1] == name]
+        found = found or [at for at, node in running.items() if name in (node.title, node.node_file)]
+        if not found:
+            raise UnknownNodeError(name, [node.title for node in running.values()])
+        if len(found) > 1:
+            raise SeveralNodesError(name, found)
+        return {"app": found[0][0], "node": found[0][1]}
+
     async def trigger(self, node: str, app: str | None, execution_type: str) -> str:
         """Ask for a run of the node with this key, title or file; returns the request's id."""
-        for deployment in self._deployments(app):
-            for deployed in deployment.nodes.values():
-                own = deployed.node
-                if node in (own.key, own.title, own.node_file):
-                    return await self._host.trigger(deployment.graph, own.key, execution_type)
-        known = [n.node.title for d in self._deployments(app) for n in d.nodes.values()]
-        raise UnknownNodeError(node, known)
+        found = self.node(node, app)
+        return await self._host.trigger(found["app"], found["node"], execution_type)
 
     def runs(self, *, node: str | None, kind: str | None, last: int) -> Sequence[RunEntry]:
         """Newest runs, oldest first."""

@@ -99,6 +99,8 @@ def _series_to_column(series: pd.Series[Any], name: str, field_type: FieldType) 
         return values_to_array(list(series), name, field_type, canonical=False)
     try:
         made = pa.array(series, from_pandas=True)
+        if isinstance(made.type, pa.BaseExtensionType):  # periods, intervals: Arrow holds how they are stored
+            raise TypeError(made.type)
     except (pa.ArrowException, TypeError, ValueError):
         return values_to_array(list(series), name, field_type, canonical=False)
     column = made if isinstance(made, pa.ChunkedArray) else pa.chunked_array([made])
