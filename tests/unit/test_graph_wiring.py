@@ -114,7 +114,17 @@ def test_a_read_only_storage_is_not_written() -> None:
         storages: [{database: ext, read_only: true}]
         stores: [{table: a, storage: ext}, {table: b, storage: ext}]
     """)
-    assert told(app) == [("graph.yml", 1, 'Table "b" cannot be written: storage "ext" is read-only')]
+    assert ("graph.yml", 1, 'Table "b" cannot be written: storage "ext" is read-only') in told(app)
+
+
+def test_a_table_of_an_external_database_is_told_to_stay_empty() -> None:
+    app = build("""\
+        storages: [{database: ext, read_only: true}]
+        stores: [{table: a, storage: ext}]
+    """)
+    assert [(error.severity, error.message) for error in app.errors] == [
+        ("warning", 'Table "a" stays empty: it lies in an external database, "ext"')
+    ]
 
 
 def test_an_undeclared_schema_is_a_warning() -> None:

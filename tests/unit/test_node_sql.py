@@ -65,6 +65,19 @@ def test_write_mode_tables_take_statements(nodes: Nodes) -> None:
     assert nodes.rows("b") == [{"one": 1}]
 
 
+def test_the_first_insert_makes_the_columns_that_it_lists(nodes: Nodes) -> None:
+    """As later ones do: an expression has no name of its own."""
+    insert = (
+        """insert into {{ Table('b', mode='w') }} ("N x", kind) select n * 10, kind from {{ Table('a') }} where n > 3"""
+    )
+    nodes.ok(insert, name="q.sql")
+    nodes.ok(insert, name="q.sql")
+    assert [(row["N x"], row["kind"]) for row in nodes.rows("b")] == [(40, "even")] * 2
+    nodes.app.table("c")
+    few = nodes.run("insert into {{ Table('c', mode='w') }} (x, y) values (1)", name="q.sql")
+    assert "more target columns than expressions" in str(few.error) and nodes.rows("c") == []
+
+
 def test_read_sql_joins_templates_and_frames(nodes: Nodes) -> None:
     nodes.app.append("b", [{"kind": "odd", "doc": {"x": 1}, "vec": [1.5, 2.0]}])
     nodes.ok("""

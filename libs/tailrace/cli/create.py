@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -121,7 +122,7 @@ def new_app(
     if as_json:
         print_json({"folder": str(folder), "title": shown, "slug": slug_from(shown), "ids": ids})
     else:
-        print(f"made {path}: run it with `tailrace up {path}`")
+        print(f"made {path}: run it with `tailrace up {shlex.quote(str(path))}`")
 
 
 @cli.command("node")

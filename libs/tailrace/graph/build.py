@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import cast
+from typing import Literal, cast
 
 from tailrace.graph.entries import DocEntry, FunctionEntry, GraphFile, StoreEntry
 from tailrace.graph.expand import COMPONENTS_FOLDER, Place, Placed, ResolveComponent, expand
@@ -117,10 +117,15 @@ class _Builder:
         if key not in (place.scope.store_for(entry.table, "r"), place.scope.store_for(entry.table, "w")):
             return None  # the parent's store takes its place
         self._check_schema(entry.schema, place.graph.path, entry.line, path[-1])
-        if entry.storage is not None and entry.storage not in self._storages[place.path]:
+        if entry.storage is not None:
+            declared = entry.storage in self._storages[place.path]
             message = f'Storage "{entry.storage}" is not declared'
             hint = "declare it under storages, or leave it out to use the platform's own"
-            self._problems.add(place.graph.path, entry.line, message, node_id=path[-1], hint=hint)
+            if declared:
+                message = f'Table "{entry.table}" stays empty: it lies in an external database, "{entry.storage}"'
+                hint = "those are not read yet; let a node import what is needed"
+            severity: Literal["error", "warning"] = "warning" if declared else "error"
+            self._problems.add(place.graph.path, entry.line, message, node_id=path[-1], hint=hint, severity=severity)
         return Store(
             path=path,
             name=entry.table,

@@ -194,7 +194,7 @@ class _Expander:
             self._components[name] = self._fetch(name)
         found = self._components[name]
         if found is None:
-            hint = "check its name and version; without it the node does nothing"
+            hint = "no marketplace is asked: copy its files into the app and name its graph.yml as node_file; until then it does nothing"
             message = f'Component "{name}" could not be resolved'
             self._problems.add(place.graph.path, line, message, node_id=node_id, hint=hint)
             return

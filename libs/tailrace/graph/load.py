@@ -36,7 +36,7 @@ def load_app(folder: Path, root_yaml: str = "graph.yml", resolve_component: Reso
     folder_bytes = 0
     root = Path(os.path.realpath(folder))
     if not root.is_dir():
-        problems.add(root_yaml, 1, f"No such folder: {whole(str(folder))}")
+        problems.add(".", 1, f"No such folder: {whole(str(folder))}")
     for path, place in _walk(root, problems):
         if len(files) >= FILES_MAX or folder_bytes > FOLDER_BYTES_MAX:
             limits = f"{FILES_MAX} files or {FOLDER_BYTES_MAX >> 20} MiB"

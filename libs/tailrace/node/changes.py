@@ -56,7 +56,7 @@ def change(session: Session, sql: str) -> None:
                 register(database, name, store)
         if kind is StatementKind.INSERT and target.view() is None:
             result = database.query(statement.tree.expression.sql(dialect="postgres"))
-            target.writer.append(typed(result)[1])
+            target.writer.append(typed(_named(result, statement.columns))[1])
             return
         if kind is not StatementKind.CREATE_AS and target.view() is None:
             raise NoVersionError(target.ref.name)
@@ -74,6 +74,22 @@ def change(session: Session, sql: str) -> None:
         from tailrace.tables.schema import conform_arrow
 
         target.writer.append(conform_arrow(rows, fields))
+
+
+def _named(result: pa.Table, columns: list[str]) -> pa.Table:
+    """What the first INSERT adds, under the names that it lists."""
+    from tailrace.sql import SqlError
+
+    if not columns:
+        return result
+    if len(columns) != result.num_columns:
+        more = (
+            "expressions than target columns"
+            if result.num_columns > len(columns)
+            else "target columns than expressions"
+        )
+        raise SqlError(f"INSERT has more {more}")
+    return result.rename_columns(columns)
 
 
 def write_version(store: RunStore, result: pa.Table) -> None:

@@ -39,6 +39,14 @@ class Statement:
     sql: str
     tree: exp.Expr
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns that an INSERT lists after its target, [] where it lists none."""
+        listed = self.tree.this if isinstance(self.tree, exp.Insert) else None
+        if not isinstance(listed, exp.Schema):
+            return []
+        return [fold(node.this if isinstance(node, exp.Column) else node) for node in listed.expressions]
+
 
 def analyse(sql: str) -> Statement:
     """What the one statement `sql` does.
