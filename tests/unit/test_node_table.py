@@ -250,6 +250,21 @@ def test_versions_by_hand(nodes: Nodes) -> None:
     assert nodes.rows("t") == [{"n": 0}]
 
 
+def test_a_version_by_hand_after_rows_of_the_same_millisecond(nodes: Nodes) -> None:
+    """Its name tells when it began, after the version that the rows began: `set_active_version` finds it by that."""
+    for number in range(20):  # most of these are quick enough
+        nodes.app.table(f"v{number}")
+    nodes.ok("""
+        for number in range(20):
+            t = Table(f"v{number}", "w")
+            t.append({"n": 1})
+            new = t.create_new_version()
+            t.append({"n": 2})
+            t.set_active_version(new)
+    """)
+    assert [nodes.rows(f"v{number}") for number in range(20)] == [[{"n": 2}]] * 20
+
+
 def test_flush_commits_unless_a_record_is_in_hand(nodes: Nodes) -> None:
     nodes.app.append("other", [{"n": 1}, {"n": 2}])
     nodes.ok("""

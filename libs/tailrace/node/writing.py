@@ -524,7 +524,8 @@ class TableWriter:
 
     @staticmethod
     def _begun_ms_of(piece: Piece) -> int:
-        begun = piece.extra.get("begun_ms", 0)
+        """When a version began that this piece begins: rows begin one where there is none."""
+        begun = piece.extra.get("begun_ms", piece.ts_ms)
         return begun if isinstance(begun, int) else 0
 
     @property
