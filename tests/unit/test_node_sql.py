@@ -50,6 +50,8 @@ def test_output_is_wired_by_the_map(nodes: Nodes) -> None:
 
 def test_errors_of_sql_nodes_say_where(nodes: Nodes) -> None:
     assert "'empty' has no active version" in str(nodes.run("select * from {{ Table('empty') }}", name="q.sql").error)
+    alone = nodes.run("select * from {{ Table('nowhere') }}", name="q.sql")
+    assert "'nowhere' is not connected to a store" in str(alone.error) and "jinja2" not in str(alone.outcome.traceback)
     assert "q.sql:2" in str(nodes.run("select n,\n  nothing from {{ Table('a') }}", name="q.sql").error)
     assert "q.sql" in str(nodes.run("select {{ Tabel('a') }}", name="q.sql").error)
     assert nodes.run("select 1/0", name="q.sql").error == "q.sql: SqlError: division by zero"

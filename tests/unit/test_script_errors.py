@@ -62,6 +62,18 @@ def test_causes_are_cleaned_too(tmp_path: Path) -> None:
     assert "line 2, in f" in shown
 
 
+def test_an_error_of_ours_is_told_without_what_it_was_made_of(tmp_path: Path) -> None:
+    """What the parser of a library said, and where in it, helps nobody who wrote the query."""
+    query = "from tailrace.sql import analyse\nanalyse('select coun(*) form x')\n"
+    shown = format_user_traceback(failure(tmp_path, query), tmp_path)
+    assert "sqlglot" not in shown and "direct cause" not in shown
+    assert (
+        shown.splitlines()[1] == '  File "node.py", line 2, in <module>' and "SqlError: line 1: syntax error" in shown
+    )
+    within = "try:\n    {}['k']\nexcept KeyError:\n    " + "from tailrace.sql import analyse; analyse('selec')\n"
+    assert "KeyError: 'k'" in format_user_traceback(failure(tmp_path, within), tmp_path)  # the app's own is shown
+
+
 def test_groups_are_cleaned_too(tmp_path: Path) -> None:
     text = "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ExceptionGroup('several', [e])\n"
     shown = format_user_traceback(failure(tmp_path, text), tmp_path)

@@ -55,7 +55,10 @@ def run_sql_node(session: Session) -> None:
         if mode == "w":
             written.append(port)
         if port._store is None:
-            raise NoVersionError(name)
+            raise SqlError(
+                f"table {name!r} is not connected to a store",
+                hint="Declare it under stores in graph.yml, or map it under the node's inputs or outputs",
+            )
         view = port._store.view()
         if view is not None:
             return view.name

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from tailrace.errors import TailraceError
+
 __all__ = ["ErrorPlace", "error_hint", "error_place", "format_user_traceback", "is_app_file"]
 
 FRAMES_MAX = 2_000
@@ -83,14 +85,14 @@ def error_place(exc: BaseException, app_dir: str | Path) -> ErrorPlace | None:
 def format_user_traceback(exc: BaseException, app_dir: str | Path) -> str:
     """`exc` as Python prints it, beginning at the app's first frame, without frames of ours, and with a hint.
 
-    Libraries' frames stay, as they show what the app's call ended in. At most `TEXT_CHARS_MAX` characters, cut in
-    the middle.
+    Libraries' frames stay, as they show what the app's call ended in. An error of ours says all of that in its text: of
+    it, and of what it was made of, only the app's frames are shown. At most `TEXT_CHARS_MAX` characters, cut in the middle.
     """
     app_dir = os.path.realpath(app_dir)
     endless = isinstance(exc, MemoryError | SystemError) and _repeats(exc.__traceback__) >= REPEATS_MIN
     frames_cut = _shorten(exc)
     tree = traceback.TracebackException(type(exc), exc, exc.__traceback__, compact=True)
-    _tidy(tree, app_dir)
+    _tidy(tree, exc, app_dir)
     text = "".join(tree.format())
     if not tree.stack and tree.__cause__ is None and tree.__context__ is None:  # a file that does not even parse
         text = text.removeprefix("Traceback (most recent call last):\n")
@@ -190,8 +192,14 @@ def _shorten_chain(first: TracebackType | None) -> int:
     return length - FRAMES_MAX
 
 
-def _tidy(tree: traceback.TracebackException, app_dir: str) -> None:
-    """Clean `tree` and the errors that it was caused by or holds, in place."""
+def _tidy(tree: traceback.TracebackException, exc: BaseException, app_dir: str) -> None:
+    """Clean `tree`, which tells of `exc`, and the errors that it was caused by or holds, in place."""
+    if isinstance(exc, TailraceError):
+        if exc.__cause__ is not None and error_place(exc.__cause__, app_dir) is None:
+            tree.__cause__ = None
+        if exc.__context__ is not None and error_place(exc.__context__, app_dir) is None:
+            tree.__context__ = None
+        tree.stack[:] = [frame for frame in tree.stack if is_app_file(frame.filename, app_dir)]
     seen: set[int] = set()
     waiting: list[traceback.TracebackException | None] = [tree]
     while waiting:
