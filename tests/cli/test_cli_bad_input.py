@@ -136,6 +136,17 @@ def test_a_port_in_use(tmp_path: Path, good_app: Path) -> None:
         assert_told(tailrace("up", good_app, "--port", str(port), cwd=tmp_path), 1, f"error: port {port}", "--port")
 
 
+def test_an_address_of_another_machine(tmp_path: Path, good_app: Path) -> None:
+    done = tailrace("up", good_app, "--port", "0", "--host", "192.0.2.1", cwd=tmp_path)  # kept for documentation
+    assert_told(done, 1, "error: port 0 of 192.0.2.1 cannot be listened on: Cannot assign", "--host")
+
+
+def test_a_data_folder_that_cannot_be_made(tmp_path: Path, good_app: Path) -> None:
+    (tmp_path / "file").touch()
+    done = tailrace("up", good_app, "--port", "0", "--data", "file", cwd=tmp_path)
+    assert_told(done, 1, f"error: {tmp_path / 'file'} cannot be written: File exists", "--data")
+
+
 def test_a_data_folder_in_use(tmp_path: Path, good_app: Path) -> None:
     with up(tmp_path / "data", good_app) as process:
         second = tailrace("up", good_app, "--port", "0", "--data", "data", cwd=tmp_path)

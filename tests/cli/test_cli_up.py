@@ -153,6 +153,7 @@ def test_trigger_waits_for_the_run(shop_up: UpProcess) -> None:
     assert orjson.loads(named_by_file.stdout)["node"] == orjson.loads(good.stdout)["node"]
     bad = shop_up.cli("trigger", "fail", "--wait", "--json")
     assert bad.returncode == 1 and "on purpose" in orjson.loads(bad.stdout)["error"]
+    assert "Traceback" not in shop_up.errors, "those that waited before have gone, which is no error"
 
 
 def test_logs_can_be_followed(shop_up: UpProcess) -> None:

@@ -99,10 +99,10 @@ class ReplayError(RejectedError):
 
 
 class FileWriteError(RejectedError):
-    """A file could not be written."""
+    """A file could not be written, or a folder not made."""
 
-    def __init__(self, path: Path, cause: str) -> None:
-        self.path, self.cause = path, cause
+    def __init__(self, path: Path, cause: str, hint: str = "") -> None:
+        self.path, self.cause, self.hint = path, cause, hint
         super().__init__(f"{path} cannot be written: {cause}")
 
 

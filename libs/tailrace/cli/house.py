@@ -16,6 +16,7 @@ import orjson
 
 from tailrace.api import LocalApi
 from tailrace.cli.apps import different, usable_app, whoami
+from tailrace.cli.errors import FileWriteError
 from tailrace.cli.keeper import Keeper
 from tailrace.cli.lakeview import LakeStatus
 from tailrace.control import ControlLog, DeployedApp, follow_deployments, place_files
@@ -57,11 +58,13 @@ class AlreadyUpError(FatalError):
 
 
 class PortInUseError(FatalError):
-    """The port is taken."""
+    """The address cannot be listened on: most often its port is taken."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self.host, self.port = host, port
-        super().__init__(f"port {port} of {host} is in use: stop what listens there, or choose another with --port")
+    hint = "stop what listens there, or choose another port with --port, another address with --host"
+
+    def __init__(self, host: str, port: int, why: str) -> None:
+        self.host, self.port, self.why = host, port, why
+        super().__init__(f"port {port} of {host} cannot be listened on: {why}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +152,11 @@ class House:
     async def _start(self) -> None:
         settings = self.settings
         data_dir = settings.data_dir.resolve()
-        data_dir.mkdir(parents=True, exist_ok=True)
-        self._exits.callback(data_lock(data_dir))
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            self._exits.callback(data_lock(data_dir))
+        except OSError as error:
+            raise FileWriteError(data_dir, error.strerror or str(error), "name another folder with --data") from error
         log: Log = await asyncio.to_thread(open_log, settings.url, runtime=self._runtime)
         self._exits.push_async_callback(asyncio.to_thread, log.close)
         runner = settings.runner
@@ -279,7 +285,7 @@ class House:
         try:
             self.port = await door.open(settings.host, settings.port)
         except PortTakenError as error:
-            raise PortInUseError(settings.host, settings.port) from error
+            raise PortInUseError(settings.host, settings.port, error.why) from error
         view.base_url = self.base_url
         contact = self.settings.data_dir.resolve() / CONTACT_FILE
         _write_secretly(contact, orjson.dumps({"url": self.base_url, "token": token, "pid": os.getpid()}))
