@@ -131,5 +131,6 @@ class NoVersionError(RejectedError):
     def __init__(self, table: str) -> None:
         self.table = table
         super().__init__(
-            f"table {table!r} has no active version yet: write to it first, or ask `table.exists` before the query"
+            f"table {table!r} has no active version yet: nothing was written to it since it was made or reset (a node can "
+            "ask `table.exists` before the query)"
         )
