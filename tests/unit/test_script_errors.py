@@ -74,6 +74,15 @@ def test_an_error_of_ours_is_told_without_what_it_was_made_of(tmp_path: Path) ->
     assert "KeyError: 'k'" in format_user_traceback(failure(tmp_path, within), tmp_path)  # the app's own is shown
 
 
+def test_who_writes_where_a_node_may_not_is_told_where_it_may(tmp_path: Path) -> None:
+    shown = format_user_traceback(
+        failure(tmp_path, "raise PermissionError(13, 'Permission denied', '/tmp/x')\n"), tmp_path
+    )
+    assert shown.endswith("hint: a node reads its app's files, and writes below `tempfile.gettempdir()` alone\n")
+    shown = format_user_traceback(failure(tmp_path, "raise PermissionError('not for you')\n"), tmp_path)
+    assert "hint" not in shown
+
+
 def test_groups_are_cleaned_too(tmp_path: Path) -> None:
     text = "try:\n    1 / 0\nexcept ZeroDivisionError as e:\n    raise ExceptionGroup('several', [e])\n"
     shown = format_user_traceback(failure(tmp_path, text), tmp_path)

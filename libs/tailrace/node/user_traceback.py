@@ -124,6 +124,8 @@ def error_hint(exc: BaseException) -> str | None:
             )
     if isinstance(exc, RecursionError):
         return _RECURSION_HINT
+    if isinstance(exc, PermissionError) and exc.filename is not None:
+        return "a node reads its app's files, and writes below `tempfile.gettempdir()` alone"
     return None
 
 
