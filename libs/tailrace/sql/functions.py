@@ -52,6 +52,8 @@ class Call:
         inner = ", ".join("{}" for _ in parts)
         plain = self.build(f"{name}({inner})", *parts)
         order = ", ".join(f"{value.sql}{way}" for value, way in self.order) if ordered else ""
+        if ordered and self.distinct and not order:  # PostgreSQL finds doubles by sorting, and keeps the order
+            order = f"{parts[0].sql} NULLS LAST"
         text = ", ".join(part.sql for part in parts)
         sql = (
             f"{name}({'DISTINCT ' if self.distinct else ''}{text}{' ORDER BY ' + order if order else ''}{self.nulls})"
