@@ -100,7 +100,9 @@ def test_avg_is_exact_to_sixteen_digits(database: Database) -> None:
 def test_distinct_values_of_an_aggregate_come_in_their_order(database: Database) -> None:
     """PostgreSQL finds doubles by sorting; without that, each run could give another text."""
     values = "(values (3, 'c'), (1, 'b'), (2, 'a'), (3, 'b'), (null, null)) as v(n, s)"
-    sql = f"select string_agg(distinct s, ',') as t, array_agg(distinct n) as a, json_agg(distinct n) as j from {values}"
+    sql = (
+        f"select string_agg(distinct s, ',') as t, array_agg(distinct n) as a, json_agg(distinct n) as j from {values}"
+    )
     (row,) = database.query(sql).to_pylist()
     assert (row["t"], row["a"]) == ("a,b,c", [1, 2, 3, None]) and row["j"] == "[1,2,3,null]"
 
