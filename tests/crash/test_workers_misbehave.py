@@ -555,3 +555,14 @@ async def test_the_zygotes_limits_are_not_lowered(pool: WorkerPool) -> None:
     await pool.spawn(spec(limits=WorkerLimits(open_files_max=64)))
     seen = await call(await pool.spawn(spec()), "look")
     assert seen["limits"]["files"][0] == min(1024, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+async def test_pools_that_start_together_keep_their_folders(tmp_path: Path) -> None:
+    """One that has made its folder and not locked it yet is not taken for one whose process is dead."""
+    pools = [WorkerPool(folder=tmp_path, preload=()) for _ in range(6)]
+    await asyncio.gather(*(pool.start() for pool in pools))
+    try:
+        assert len({pool.folder for pool in pools}) == len(pools)
+        assert all(pool.folder.is_dir() for pool in pools)
+    finally:
+        await asyncio.gather(*(pool.close() for pool in pools))

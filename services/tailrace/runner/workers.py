@@ -23,6 +23,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -67,6 +68,8 @@ PRELOAD = (
 (PSS) together, where each worker that imports pandas itself takes 0.4 s and some 60 MB of its own."""
 
 log = logging.getLogger(__name__)
+
+_MAKING = threading.Lock()
 
 _MEMORY_SIGNALS = frozenset({signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGTRAP})
 
@@ -551,16 +554,17 @@ class WorkerPool:
     def _make_folder(self) -> None:
         """A folder of our own, held by a lock; those whose process is gone are cleaned up, with their processes."""
         self._base.mkdir(parents=True, exist_ok=True)
-        for other in self._base.glob("pool-*"):
-            lock = _lock(other)
-            if lock is not None:
-                _process.kill_processes_of(str(other.absolute()))
-                _remove_tree(str(other))
-                os.close(lock)
-        self.folder = Path(tempfile.mkdtemp(prefix="pool-", dir=self._base.absolute()))
-        lock = _lock(self.folder)
-        assert lock is not None, "nobody else knows it yet"
-        self._folder_lock = lock
+        with _MAKING:  # another pool of ours would take a folder that has no lock yet for a dead one's
+            for other in self._base.glob("pool-*"):
+                lock = _lock(other)
+                if lock is not None:
+                    _process.kill_processes_of(str(other.absolute()))
+                    _remove_tree(str(other))
+                    os.close(lock)
+            self.folder = Path(tempfile.mkdtemp(prefix="pool-", dir=self._base.absolute()))
+            lock = _lock(self.folder)
+            assert lock is not None, "nobody else knows it yet"
+            self._folder_lock = lock
 
     def _remove_folder(self) -> None:
         self._kill_all()
