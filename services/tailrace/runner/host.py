@@ -87,6 +87,7 @@ from tailrace.runner.moments import together
 from tailrace.runner.outcomes import outcome_of_death, outcome_of_end
 from tailrace.runner.pools import WorkerPools
 from tailrace.runner.reach import Ground, cpu_s_max, slot_folder, staging_key
+from tailrace.runner.removed import RemovedNodes
 from tailrace.runner.replay import REPLAYS_FOLDER, Replay, ReplayWishes
 from tailrace.runner.runs import Desk, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
@@ -191,6 +192,15 @@ class Host:
         """What nodes that are not deployed now remember."""
         self._catalog = Catalog(log, self.settings, lambda: self.deployments, self._call, fetch, self._staging)
         self._shards = Shards(log, self.settings.shards, self._staging, runtime, self._call, self._threads)
+        self.removed = RemovedNodes(
+            self._shards,
+            self._slots,
+            self._unclaimed,
+            runtime,
+            kept=self.settings.removed_retention,
+            lose=self._lose,
+            fenced=self._tenure.taken,
+        )
         self._readers: dict[str, set[str]] = {}
         self._behind: set[str] = set()
         """Tables whose log goes on past their fold, while all their readers are busy anyway."""
@@ -443,11 +453,12 @@ class Host:
             return
         if states is None:
             return
-        for name, state in states.items():
-            if name in self._slots:
-                self._slots[name].restore(state)
-            else:
-                self._unclaimed[name] = state
+        for slot in self._slots.values():
+            if self._shard(slot) == shard:
+                slot.restore(states.get(slot.name, SlotState()))
+        for name in [name for name in self._unclaimed if self._shards.of(name) == shard]:
+            del self._unclaimed[name]  # another host may have let go of it
+        self._unclaimed |= {name: state for name, state in states.items() if name not in self._slots}
         records = {name: state.record for name, state in states.items()}
         self._post(ShardOpened(now_ms=self._now(), shard=shard, opening=opening, records=records))
         for slot in self._slots.values():
@@ -530,7 +541,7 @@ class Host:
         self._triggers[topic] = end
 
     async def _trim_history(self) -> None:
-        """Let go of runs, lines and triggers that are older than `history_retention`, now and then."""
+        """Let go, now and then, of runs, lines and triggers that are older than `history_retention`, and of removed nodes."""
         while True:
             await asyncio.sleep(self.settings.history_interval.total_seconds())
             before_ms = self._now() - int(self.settings.history_retention.total_seconds() * 1000)
@@ -538,6 +549,13 @@ class Host:
                 topics = (deployment.journal_topic, deployment.triggers_topic)
                 with contextlib.suppress(RejectedError):
                     await trim_before(self.log, topics, before_ms, self._call)
+            if self._tenure.may_open():
+                await self.removed.look(self.deployments, self._owned, self._at_work)
+
+    def _at_work(self) -> set[str]:
+        """Slots whose nodes are deployed, or have runs all the same."""
+        deployed = {slot for each in self.deployments.values() for slot in each.nodes}
+        return deployed | {name for name, slot in self._slots.items() if slot.busy or slot.runs}
 
     def _answer(self, graph: str, answer: Answer) -> None:
         if not self._respond(answer):

@@ -92,6 +92,10 @@ class RunnerSettings:
     history_interval: timedelta = timedelta(minutes=20)
     """How often what is older is let go of; each time takes some reads of the log."""
 
+    removed_retention: timedelta = timedelta(days=7)
+    """How long the State, the places and the group of a node stay that a deployment has taken away. One of its id that comes
+    later begins anew."""
+
     retry_pause: timedelta = timedelta(milliseconds=250)
     """Pause before a log that is away is asked again."""
 

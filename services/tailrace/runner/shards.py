@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 import orjson
 
+from tailrace.engine import shard_of
 from tailrace.errors import TailraceError
 from tailrace.lake import StagingArea
-from tailrace.log import Commit, Log, NewRecord, Partition, Writer
-from tailrace.runner.slots import SlotState, newest, restore
+from tailrace.log import Append, Commit, Log, NewRecord, Partition, Writer
+from tailrace.runner.slots import SlotState, group_of, newest, restore, state_topic
 from tailrace.runner.tails import CallLog
 from tailrace.runner.transaction import Transaction
 from tailrace.runtime import Runtime
@@ -47,6 +49,10 @@ class Shards:
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.openings: dict[int, int] = {}
         """Number of the last opening of each shard that is ours, as the engine counts them."""
+
+    def of(self, slot: str) -> int:
+        """The shard of a slot."""
+        return shard_of(slot, self._count)
 
     async def open(
         self, shard: int, opening: int, graphs: Sequence[str], index_topics: Sequence[str]
@@ -142,6 +148,45 @@ class Shards:
                 await asyncio.to_thread(self._staging.committed, staged)
                 self._probe.reached("staged-marked")
             return commit
+
+    async def states(self, graphs: Collection[str]) -> dict[str, SlotState]:
+        """The slots of all shards as the log has them: for a look, as whoever owns a shard may write meanwhile."""
+        states: dict[str, SlotState] = await self._call(lambda: restore(self._log, graphs, 0, 1))
+        return states
+
+    async def tidy(
+        self,
+        shard: int,
+        graphs: Sequence[str],
+        decide: Callable[[Mapping[str, SlotState]], Mapping[str, SlotState | None]],
+    ) -> Mapping[str, SlotState | None]:
+        """Write what `decide` makes of the shard's slots as the log has them; returns it. None: the slot goes, its group
+        first. The shard is this host's; where none of its slots is deployed, its writer is opened for this alone. Nothing
+        is done where it is to be opened anew.
+
+        Raises as `Writer.commit`, and FencedError.
+        """
+        async with self._turns[shard], contextlib.AsyncExitStack() as exits:
+            writer = self._writers.get(shard)
+            if self._opened.get(shard) != self.openings.get(shard) or (writer is None and shard in self.openings):
+                return {}
+            if writer is None:
+                writer = await self._call(lambda: self._log.open_writer(writer_name(shard)))
+                exits.push_async_callback(self._call, writer.close)
+            states = await self._call(lambda: restore(self._log, graphs, shard, self._count))
+            changed = decide(states)
+            if not changed:
+                return {}
+            records: dict[Partition, list[NewRecord]] = defaultdict(list)
+            for slot, state in changed.items():
+                if state is None:
+                    await self._call(partial(self._log.delete_group, group_of(slot)))
+                    self._probe.reached("removed-group")
+                record = NewRecord(None, slot.encode()) if state is None else state.to_record(slot)
+                records[Partition(state_topic(slot.partition("/")[0]))].append(record)
+            appends = [Append(partition, lot) for partition, lot in records.items()]
+            await asyncio.get_running_loop().run_in_executor(self._threads, lambda: writer.commit(appends))
+            return changed
 
     def close(self) -> None:
         """Let go of the writers."""

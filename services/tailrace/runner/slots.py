@@ -15,7 +15,7 @@ import orjson
 from tailrace.engine import SlotRecord, shard_of
 from tailrace.log import Log, NewRecord, Offset, Partition, Record, TopicSpec, scan
 
-__all__ = ["SLOTS_TOPIC", "SlotState", "agree_on_shards", "newest", "restore", "state_topic"]
+__all__ = ["SLOTS_TOPIC", "SlotState", "agree_on_shards", "group_of", "newest", "restore", "state_topic"]
 
 SLOTS_TOPIC = "tailrace._slots"
 """Of a log that several hosts share. Its partitions are the shards; keys are slots, values how their last run went."""
@@ -32,6 +32,11 @@ def state_topic(graph: str) -> str:
     return f"{graph}._state"
 
 
+def group_of(slot: str) -> str:
+    """The consumer group that shows a slot's places."""
+    return slot.replace("/", ".")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotState:
     """A slot as of its last commit."""
@@ -43,6 +48,8 @@ class SlotState:
     orders: Mapping[str, Any] = field(default_factory=dict)
     slots: int = 1
     """How many slots its node had."""
+    removed_ms: int | None = None
+    """Since when no deployment of its app has its node; None: one has."""
 
     def to_record(self, slot: str) -> NewRecord:
         """This state for the State topic."""
@@ -54,6 +61,8 @@ class SlotState:
         }
         if self.slots > 1:
             value["slots"] = self.slots
+        if self.removed_ms is not None:
+            value["removed_ms"] = self.removed_ms
         return NewRecord(orjson.dumps(value), slot.encode())
 
     @classmethod
@@ -66,6 +75,7 @@ class SlotState:
             places={table: (offset, row) for table, (offset, row) in data["places"].items()},
             orders=data["orders"],
             slots=data.get("slots", 1),
+            removed_ms=data.get("removed_ms"),
         )
 
 

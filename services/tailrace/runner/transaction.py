@@ -12,7 +12,7 @@ from tailrace.runner.deadletters import dead_letter_record
 from tailrace.runner.deployment import DeployedNode
 from tailrace.runner.runs import Run
 from tailrace.runner.slot import Slot, after
-from tailrace.runner.slots import SlotState, state_topic
+from tailrace.runner.slots import SlotState, group_of, state_topic
 from tailrace.tables import split_lane, topic_of
 
 __all__ = ["Transaction", "build"]
@@ -62,13 +62,13 @@ def build(parts: Sequence[CommitPart], slots: Mapping[str, Slot], now_ms: int) -
             letter = DeadLetter(found.table, *found.place, found.record, reason, "")
             _add_letters(transaction, slot, run, [letter], now_ms)
             state = replace(state, places={**state.places, found.table: found.next_place})
-        transaction.states[part.slot] = replace(state, record=part.record, slots=slot.deployed.slots)
+        transaction.states[part.slot] = replace(state, record=part.record, slots=slot.deployed.slots, removed_ms=None)
     for name, state in transaction.states.items():
         slot = slots[name]
         transaction.add(state_topic(slot.deployed.graph), [state.to_record(name)])
         places = group_places(slot.deployed, state)
         if places != group_places(slot.deployed, slot.latest):
-            transaction.places[name.replace("/", ".")] = places
+            transaction.places[group_of(name)] = places
     return transaction
 
 
