@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tailrace.cli.errors import EXIT_FAILED, EXIT_OK, UsageError
+from tailrace.cli.history import LogUrl, history_of
 from tailrace.cli.options import App, Data, Json
 from tailrace.cli.output import clock_time, duration, moment, print_json, print_table, say
 from tailrace.cli.runview import show
@@ -92,6 +93,7 @@ def runs(
         str | None, typer.Option("--status", metavar="STATUS", help="Only ok, failed, timed_out or died.")
     ] = None,
     last: Annotated[int, typer.Option("--last", "-n", min=1, help="How many, the newest.")] = 20,
+    log: LogUrl = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -100,14 +102,13 @@ def runs(
     \b
     tailrace runs --node normalise --last 5
     tailrace runs --status failed --json | jq '.[].error'
+    tailrace runs --log kafka://localhost:9092
     """
     if context.invoked_subcommand is not None:
         return
-    from tailrace.cli.client import Client
-
     if status is not None and status not in ("ok", "failed", "timed_out", "died"):
         raise UsageError(f"there is no status {status!r}", "choose ok, failed, timed_out or died")
-    found = Client(data).get("runs", node=node, status=status, last=last)
+    found = history_of(log, data).get("runs", node=node, status=status, last=last)
     if as_json:
         print_json(found)
         return
@@ -143,6 +144,7 @@ def logs(
     node: Annotated[str | None, typer.Option("--node", help="Only this node: its id or title.")] = None,
     run: Annotated[str | None, typer.Option("--run", help="Only this run.")] = None,
     last: Annotated[int, typer.Option("--last", "-n", min=0, help="How many lines, the newest.")] = 100,
+    log: LogUrl = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -151,11 +153,11 @@ def logs(
     \b
     tailrace logs --node normalise
     tailrace logs -f --json
+    tailrace logs -f --log kafka://localhost:9092
     """
-    from tailrace.cli.client import Client
     from tailrace.cli.feed import entry_printer
 
-    client = Client(data)
+    client = history_of(log, data)
     if follow:
         show = entry_printer(as_json=as_json)
         for entry in client.lines("logs", node=node, run=run, last=last, follow="1"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tailrace.cli.history import LogUrl, history_of
 from tailrace.cli.options import Data, Json
 from tailrace.cli.output import console, count, duration, moment, print_json, printable
 
@@ -18,6 +19,7 @@ __all__ = ["show"]
 
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Its id, quoted: `tailrace runs` lists them.")],
+    log: LogUrl = None,
     data: Data = None,
     as_json: Json = False,
 ) -> None:
@@ -27,9 +29,7 @@ def show(
     tailrace runs show 'shop/totalspy#12'
     tailrace runs show 'shop/totalspy#12' --json | jq .up
     """
-    from tailrace.cli.client import Client
-
-    found = Client(data).get("run", run=run)
+    found = history_of(log, data).get("run", run=run)
     if as_json:
         print_json(found)
         return

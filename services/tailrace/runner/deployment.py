@@ -18,6 +18,7 @@ from tailrace.log import TopicSpec
 from tailrace.node.protocol import StoreRef
 from tailrace.process import connection_variable, secret_variable
 from tailrace.runner.environments import Environment, environment_of
+from tailrace.runner.journal import journal_topic
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.slots import SlotState, state_topic
 from tailrace.runner.weight import wants_libraries
@@ -113,7 +114,7 @@ class Deployment:
     @property
     def journal_topic(self) -> str:
         """Where runs and their output are written."""
-        return f"{self.graph}._runs"
+        return journal_topic(self.graph)
 
     @property
     def index_topic(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from tailrace.runner.moments import first_after
 from tailrace.runtime import Clock
 from tailrace.tables import rows_message
 
-__all__ = ["Journal", "LogLine", "RunEntry", "UnknownRunError", "has_run"]
+__all__ = ["Journal", "LogLine", "RunEntry", "UnknownRunError", "has_run", "journal_topic"]
 
 RUNS_MAX = 2_000
 LINES_MAX = 10_000
@@ -119,6 +119,11 @@ class UnknownRunError(RejectedError):
         super().__init__(f"app {graph!r} has no run {run!r}; `tailrace runs` lists the newest")
 
 
+def journal_topic(graph: str) -> str:
+    """Name of the topic of an app's journal: runs and their output."""
+    return f"{graph}._runs"
+
+
 class Journal:
     """Runs and lines of all apps of a host, and what other hosts write into the journals of the same apps.
 
@@ -144,28 +149,27 @@ class Journal:
         self._flusher: asyncio.TimerHandle | None = None
         self._flushing: set[asyncio.Task[None]] = set()
 
-    async def load(self, graph: str, topic: str) -> None:
-        """Begin to write the journal of `graph` to `topic`, and read what its end holds."""
+    async def load(self, graph: str, topic: str, records_max: int = SEARCH_RECORDS) -> None:
+        """Begin to write the journal of `graph` to `topic`, and read what its last `records_max` records hold."""
         if graph in self._topics:
             return
         partition = self._topics[graph] = Partition(topic)
-        for entry in await asyncio.to_thread(self._tail, partition):
+        for entry in await asyncio.to_thread(self._tail, partition, records_max):
             if isinstance(entry, RunEntry):
                 self._runs.append(entry)
             else:
                 self._lines.append(entry)
         self._watch.add([partition])
 
-    def _tail(self, partition: Partition) -> list[Entry]:
+    def _tail(self, partition: Partition, records_max: int) -> list[Entry]:
         try:
             start = self._log.starts([partition])[partition]
             end = self._log.ends([partition])[partition]
             self._read[partition] = end
-            first = Offset(max(start, end - SEARCH_RECORDS))
-            batch = self._log.read(partition, first, stop=end, records_max=SEARCH_RECORDS)
+            batches = list(scan(self._log, partition, Offset(max(start, end - records_max)), end))
         except TailraceError:
             return []
-        return [_light(entry) for record in batch.records for entry in _entries(record)]
+        return [_light(entry) for batch in batches for record in batch.records for entry in _entries(record)]
 
     async def look_up(self, graph: str, run: str) -> RunEntry:
         """A run by itself where it is in memory, else as `find`."""
@@ -325,7 +329,7 @@ class Journal:
         ]
         return found[-last:]
 
-    async def follow(self) -> AsyncIterator[Entry]:
+    async def follow(self) -> AsyncGenerator[Entry, None]:
         """Entries as they come, those of other hosts too (a second or so later)."""
         queue: asyncio.Queue[Entry] = asyncio.Queue(maxsize=LINES_MAX)
 

@@ -14,6 +14,7 @@ from tailrace.runner.deployment import DeployedTable, Deployment
 from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import LogLine, RunEntry
 from tailrace.runner.letters import LetterFilter, Letters
+from tailrace.runner.lineage import Lineage
 from tailrace.runner.replay import ReplayWishes
 from tailrace.tables import message
 
@@ -47,6 +48,21 @@ class NoSuchVersionError(RejectedError):
         self.table, self.version, self.known = table, version, list(known)
         newest = ", ".join(self.known[-5:]) or "none"
         super().__init__(f"table {table!r} has no version {version!r}; the newest: {newest}")
+
+
+def run_json(entry: RunEntry, lineage: Lineage, names: Mapping[str, str]) -> dict[str, Any]:
+    """A run with all that is known of it but its State, for people.
+
+    Args:
+        names: of Tables, by topic.
+    """
+    return {
+        **asdict(replace(entry, began=None)),
+        "up": lineage.up,
+        "down": lineage.down,
+        "partial": lineage.partial,
+        "tables": {topic: names.get(topic, topic) for topic in {*entry.read, *entry.wrote}},
+    }
 
 
 class HostView:
@@ -127,13 +143,7 @@ class HostView:
         graph = self._graph_of(run)
         entry, lineage = await self._host.run(graph, run)
         tables = {table.topic: table.store.name for table in self._host.deployments[graph].tables.values()}
-        return {
-            **asdict(replace(entry, began=None)),
-            "up": lineage.up,
-            "down": lineage.down,
-            "partial": lineage.partial,
-            "tables": {topic: tables.get(topic, topic) for topic in {*entry.read, *entry.wrote}},
-        }
+        return run_json(entry, lineage, tables)
 
     def _graph_of(self, run: str) -> str:
         graph = next((graph for graph in self._host.deployments if run.startswith(f"{graph}/")), None)
