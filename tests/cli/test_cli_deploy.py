@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import orjson
 import requests
 
-from up_process import tailrace, up, write_app
+from up_process import COMMAND, environment, tailrace, up, write_app
 
 GRAPH = """\
 title: Shop
@@ -85,3 +87,57 @@ def test_errors_refuse_a_deployment(tmp_path: Path) -> None:
     assert len(orjson.loads(tailrace("deployments", "shop", "--log", log, "--json", cwd=tmp_path).stdout)) == 1
     missing = tailrace("rollback", "shop", "--to", "7", "--log", log, cwd=tmp_path)
     assert (missing.returncode, "no version 7" in missing.stderr) == (1, True)
+
+
+PRINTS = """\
+from patterns import Table
+for row in Table("orders").as_stream():
+    print("took", row["n"])
+"""
+
+
+def test_runs_and_output_are_told_from_a_log_as_by_whoever_runs_it(tmp_path: Path) -> None:
+    """`--log` reads the journals, so it needs no `up`: the same runs, lines and lineage, also as they come."""
+    data = tmp_path / "data"
+    graph = "title: Shop\nslug: shop\nfunctions:\n  - {webhook: orders, id: webhook1}\n  - {node_file: tell.py, id: tell0001}\n"
+    graph += "stores:\n  - {table: orders, id: storeord}\n"
+    app = write_app(tmp_path / "shop", graph, tell__py=PRINTS)
+    with up(data, app) as process:
+        log = f"sqlite:///{data / 'tailrace.db'}"
+
+        def told(*arguments: str) -> Any:
+            done = tailrace(*arguments, "--log", log, "--json", cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+            return orjson.loads(done.stdout)
+
+        def post(number: int) -> None:
+            requests.post(process.webhooks["orders"], json={"n": number}, timeout=30)
+
+        post(1)
+        process.until(lambda: told("logs"), wanted=lambda lines: [line["text"] for line in lines] == ["took 1"])
+        following = subprocess.Popen(
+            [*COMMAND, "logs", "-f", "--node", "tell", "--log", log, "--json"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert following.stdout is not None
+            assert orjson.loads(following.stdout.readline())["text"] == "took 1"
+            post(13)
+            came = [orjson.loads(following.stdout.readline()) for _ in range(2)]
+        finally:
+            following.terminate()
+            following.wait(30)
+            following.stdout.close()
+        assert {each["type"] for each in came} == {"line", "run"}
+        assert [each["text"] for each in came if each["type"] == "line"] == ["took 13"]
+        runs = process.json("runs", "--node", "tell")
+        assert [each["run"] for each in told("runs", "--node", "tell", "--status", "ok")] == [
+            each["run"] for each in runs
+        ]
+        assert told("runs", "--status", "failed") == told("runs", "--node", "other") == []
+        assert told("runs", "show", runs[-1]["run"]) == process.json("runs", "show", runs[-1]["run"])
+    missing = tailrace("runs", "show", "shop/tell0001#999", "--log", log, cwd=tmp_path)
+    assert (missing.returncode, "has no run" in missing.stderr) == (1, True)
