@@ -69,7 +69,8 @@ def fanout(*, quick: bool) -> Result:
             time.sleep(2)  # runs are told to the journal a second late
             before_s = _cpu(house.process.pid)
             time.sleep(idle_s)
-            idle = (_cpu(house.process.pid) - before_s) / idle_s
+            after_s = _cpu(house.process.pid)  # a worker that ended meanwhile took its CPU time with it
+            idle = sum(after_s[pid] - before_s.get(pid, 0.0) for pid in after_s) / idle_s
             pss = sum(pss_bytes(pid) for pid in process_tree(house.process.pid))
     run_ms = min(times_s[1:]) / nodes * 1000
     decided_ms = _decide_ms(nodes)
@@ -99,8 +100,8 @@ def _all_ran(house: RunningHouse, nodes: int, rounds: int) -> None:
     house.wait_for(done, f"{nodes} nodes ran", 300)
 
 
-def _cpu(pid: int) -> float:
-    return sum(cpu_s(each) for each in process_tree(pid))
+def _cpu(pid: int) -> dict[int, float]:
+    return {each: cpu_s(each) for each in process_tree(pid)}
 
 
 def _decide_ms(nodes: int) -> float:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import requests
+from s3_server import BUCKET, S3Server, find_server
 
 from tailrace.backup import ArchiveDamagedError, ArchiveFormatError, Progress, check_archive, write_archive
 from tailrace.cli.client import Client
+from tailrace.lake import LakeLocation, LakeObjects
 from tailrace.log import NewRecord, Partition, TopicSpec, open_log
 from tailrace.runtime import SYSTEM
 from tailrace.testing.kafka import LocalKafka
@@ -91,6 +93,58 @@ def test_a_deployment_comes_back_from_its_backup(tmp_path: Path) -> None:
     refused = tailrace("restore", backup, "--data", again, cwd=tmp_path)
     assert refused.returncode == 1
     assert "is not empty" in refused.stderr
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    program = find_server()
+    if program is None:
+        pytest.skip("versitygw is not there, and cannot be built (it takes go and a network)")
+    server = S3Server(program, tmp_path / "s3")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_a_lake_in_an_object_store_comes_along_or_stays_where_it_is(tmp_path: Path, s3: S3Server) -> None:
+    """Its objects are in the backup and in the lake that it is restored into; or, `--without-lake`, in neither, and what was
+    restored reads them where they are."""
+    app = write_app(tmp_path / "shop", GRAPH, total__py=TOTAL)
+    first, second = f"s3://{BUCKET}/first", f"s3://{BUCKET}/second"
+
+    def objects(lake: str) -> dict[str, int]:
+        return LakeObjects(LakeLocation.parse(lake)).sizes()
+
+    with up(tmp_path / "data", app, arguments=("--lake", first)) as process:
+        post(process, 1, 2, 3)
+        before = totals(process, 3)
+        in_lake(process, 3)
+        ids = [row["patterns_id"] for row in process.rows("orders")]
+    there = objects(first)
+    assert any(path.endswith(".parquet") for path in there)
+    made = {}
+    for name, more in (("whole", ()), ("log", ("--without-lake",))):
+        done = tailrace(
+            "backup", tmp_path / name, "--data", tmp_path / "data", "--lake", first, "--json", *more, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        made[name] = json.loads(done.stdout)
+    assert made["whole"]["files"] - made["log"]["files"] == len(there)
+    for name, lake, more in (("whole", second, ()), ("log", first, ("--without-lake",))):
+        data = tmp_path / f"again-{name}"
+        done = tailrace("restore", tmp_path / name, "--data", data, "--lake", lake, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert objects(lake) == there
+        with up(data, app, arguments=("--lake", lake)) as process:
+            assert [row["patterns_id"] for row in process.rows("orders")] == ids
+            assert process.rows("totals") == before
+            post(process, 4)
+            assert [row["total"] for row in totals(process, 4)] == [1, 3, 6, 10]
+            in_lake(process, 4)
+    taken = tailrace("restore", tmp_path / "whole", "--data", tmp_path / "third", "--lake", second, cwd=tmp_path)
+    assert (taken.returncode, "is not empty" in taken.stderr) == (1, True)
 
 
 def test_a_backup_that_was_touched_is_refused(tmp_path: Path) -> None:
