@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import orjson
 import requests
 
+from tailrace.log import Partition, TopicSpec, open_log
+from tailrace.runner.slots import SlotState, state_topic
 from up_process import COMMAND, environment, tailrace, up, write_app
 
 GRAPH = """\
@@ -141,3 +144,43 @@ def test_runs_and_output_are_told_from_a_log_as_by_whoever_runs_it(tmp_path: Pat
         assert told("runs", "show", runs[-1]["run"]) == process.json("runs", "show", runs[-1]["run"])
     missing = tailrace("runs", "show", "shop/tell0001#999", "--log", log, cwd=tmp_path)
     assert (missing.returncode, "has no run" in missing.stderr) == (1, True)
+
+
+SHARES = """\
+title: Shares
+slug: shares
+functions:
+  - {{node_file: copy.py, id: {id}, parallelism: {slots}}}
+stores:
+  - {{table: events, id: events01, partitions: 4, partition_key: /k}}
+  - {{table: out, id: storeout}}
+"""
+
+
+def test_a_deployment_that_would_lose_places_of_slots_is_refused(tmp_path: Path) -> None:
+    """Before it is in the control log: another `parallelism` of a node that has streamed. Its error says what works."""
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+
+    def deploy(slots: int, node: str) -> subprocess.CompletedProcess[str]:
+        code = (
+            'from patterns import Table\nfor row in Table("events").as_stream():\n    Table("out", "w").append(row)\n'
+        )
+        app = write_app(tmp_path / "shares", SHARES.format(id=node, slots=slots), copy__py=code)
+        return tailrace("deploy", app, "--log", url, cwd=tmp_path)
+
+    first = deploy(2, "copy0001")
+    assert first.returncode == 0, first.stderr
+    with contextlib.closing(open_log(url)) as log:  # what its first run leaves
+        log.create_topics([TopicSpec(state_topic("shares"), compacted=True)])
+        places = {"shares.events01/1": (7, 0)}
+        state = SlotState(places=places, slots=2).to_record("shares/copy0001~1")
+        log.append(Partition(state_topic("shares")), [state])
+    refused = deploy(3, "copy0001")
+    assert refused.returncode == 1
+    assert "has streamed with parallelism 2, and graph.yml asks for 3" in refused.stderr
+    assert "Write `parallelism: 2` again; or give the node a new `id`" in " ".join(refused.stderr.split())
+    versions = orjson.loads(tailrace("deployments", "shares", "--log", url, "--json", cwd=tmp_path).stdout)
+    assert [each["version"] for each in versions] == [1]
+    assert deploy(3, "copy0002").returncode == 0
+    back = tailrace("rollback", "shares", "--log", url, cwd=tmp_path)  # its slots are as many as they were
+    assert back.returncode == 0, back.stderr

@@ -59,12 +59,15 @@ def deploy(
     """
     from tailrace.cli.apps import read_app
     from tailrace.cli.check import app_folders
+    from tailrace.runner import check_parallelism
 
     read = [(folder, read_app(folder)) for folder in app_folders(apps or [])]
     if not _usable(read, as_json=as_json):
         raise typer.Exit(EXIT_FAILED)
     with _control(log, data) as control:
         _check_together(control, [app for _, app in read])
+        for _, app in read:
+            check_parallelism(control.log, app)
         _report([_deployed(control, app, dry_run=dry_run) for _, app in read], dry_run, as_json)
 
 
@@ -114,11 +117,14 @@ def rollback(
     """
     from tailrace.cli.apps import whoami
     from tailrace.control import changes
+    from tailrace.runner import check_parallelism
 
     with _control(log, data) as control:
         now = control.read()
         older = now.version(app, to)
-        difference = changes(_app_of(control, now, app), control.app_of(older).app)
+        wanted = control.app_of(older).app
+        check_parallelism(control.log, wanted)
+        difference = changes(_app_of(control, now, app), wanted)
         event, is_new = older.event, True
         if not dry_run:
             event, is_new = control.roll_back(app, older.event.version, whoami())

@@ -53,19 +53,19 @@ class ControlLog:
     """Reads and writes the control log. Synchronous, as the log is; every call may block."""
 
     def __init__(self, log: Log, runtime: Runtime = SYSTEM) -> None:
-        self._log = log
+        self.log = log
         self._runtime = runtime
         self._made = False
 
     def read(self, known: Deployments | None = None) -> Deployments:
         """What is deployed now; `known` is brought up to date and returned, where it is given."""
         if not self._made:
-            self._log.create_topics([CONTROL_TOPIC])
+            self.log.create_topics([CONTROL_TOPIC])
             self._made = True
         deployments = known or Deployments()
-        end = self._log.settled_ends([CONTROL])[CONTROL]
-        start = max(deployments.position, self._log.starts([CONTROL])[CONTROL])
-        for batch in scan(self._log, CONTROL, start, end):
+        end = self.log.settled_ends([CONTROL])[CONTROL]
+        start = max(deployments.position, self.log.starts([CONTROL])[CONTROL])
+        for batch in scan(self.log, CONTROL, start, end):
             deployments.advance(batch.records, batch.next)
         return deployments
 
@@ -84,7 +84,7 @@ class ControlLog:
 
     def _event_at(self, version: AppVersion) -> Deployed:
         with contextlib.suppress(OffsetGapError):
-            for record in self._log.read(CONTROL, version.offset, records_max=1).records:
+            for record in self.log.read(CONTROL, version.offset, records_max=1).records:
                 event = event_of(record)
                 if isinstance(event, Deployed) and record.offset == version.offset:
                     return event
@@ -197,7 +197,7 @@ class ControlLog:
             return None
         tried: Event | None = None
         for _ in range(_TRIES):
-            with contextlib.closing(self._log.open_writer(WRITER)) as writer:
+            with contextlib.closing(self.log.open_writer(WRITER)) as writer:
                 deployments = self.read()
                 if isinstance(tried, Deployed) and deployments.has(tried):
                     return tried

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tailrace.runner.asking import AskError
 from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.containment import Containment, containment
-from tailrace.runner.deployment import Deployment, deploy
+from tailrace.runner.deployment import Deployment, ParallelismError, check_parallelism, deploy
 from tailrace.runner.environments import EnvironmentBuildError
 from tailrace.runner.host import Host, UnknownNodeError
 from tailrace.runner.journal import Entry, LogLine, RunEntry, UnknownRunError
@@ -29,6 +29,7 @@ __all__ = [
     "Host",
     "HostView",
     "LogLine",
+    "ParallelismError",
     "PastGoneError",
     "RunEntry",
     "RunnerSettings",
@@ -40,6 +41,7 @@ __all__ = [
     "UnknownTableError",
     "WrittenGoneError",
     "agree_on_shards",
+    "check_parallelism",
     "containment",
     "deploy",
 ]

@@ -14,13 +14,13 @@ from typing import Any
 from tailrace.engine import Cron, Manual, NodeSpec, Reactive, Trigger, check_schedule
 from tailrace.errors import RejectedError
 from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, node_version, topic_name
-from tailrace.log import TopicSpec
+from tailrace.log import Log, TopicSpec
 from tailrace.node.protocol import StoreRef
 from tailrace.process import connection_variable, secret_variable
 from tailrace.runner.environments import Environment, environment_of
 from tailrace.runner.journal import journal_topic
 from tailrace.runner.settings import RunnerSettings
-from tailrace.runner.slots import SlotState, state_topic
+from tailrace.runner.slots import SlotState, restore, state_topic
 from tailrace.runner.weight import wants_libraries
 from tailrace.tables import dead_letters_topic, index_topic, lane_of, lanes_of, topic_of
 from tailrace.tables.schema import SchemaFileError, parse_schema
@@ -30,6 +30,7 @@ __all__ = [
     "DeployedTable",
     "Deployment",
     "ParallelismError",
+    "check_parallelism",
     "check_slots",
     "deploy",
     "slot_name",
@@ -289,6 +290,13 @@ class ParallelismError(RejectedError):
             f"and places of its own, which cannot be dealt out anew. Write `parallelism: {slots}` again; or give the node a "
             "new `id`: it then streams its tables from the beginning"
         )
+
+
+def check_parallelism(log: Log, app: App) -> None:
+    """Raises `ParallelismError` (rejected) where a node of `app` would lose places of its slots, as the log has them."""
+    topic = state_topic(app.slug)
+    if any(store.partitions > 1 for store in app.stores) and topic in log.topics(topic):
+        check_slots(deploy(app, Path(), RunnerSettings()), restore(log, [app.slug], 0, 1))
 
 
 def check_slots(deployment: Deployment, states: Mapping[str, SlotState]) -> None:

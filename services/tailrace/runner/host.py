@@ -72,7 +72,7 @@ from tailrace.runner.deadletters import record_in_hand
 from tailrace.runner.deployment import (
     DeployedNode,
     Deployment,
-    check_slots,
+    check_parallelism,
     dead_letters_ref,
     resolve_parameters,
     store_ref,
@@ -93,7 +93,7 @@ from tailrace.runner.runs import Desk, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.shards import Shards
 from tailrace.runner.slot import Slot, after
-from tailrace.runner.slots import SlotState, restore
+from tailrace.runner.slots import SlotState
 from tailrace.runner.tails import Pin
 from tailrace.runner.tenure import Alone, Tenure
 from tailrace.runner.transaction import build
@@ -240,8 +240,6 @@ class Host:
         await self._catalog.create(specs)
         for deployment in deployments:
             self._catalog.check_partitions(deployment)
-            if any(table.store.partitions > 1 for table in deployment.tables.values()):
-                check_slots(deployment, await self._call(partial(restore, self.log, [deployment.graph], 0, 1)))
             if deployment.graph not in self.deployments:
                 await self.journal.load(deployment.graph, deployment.journal_topic)
         new = {deployment.graph for deployment in deployments} - self.deployments.keys()
@@ -334,9 +332,12 @@ class Host:
     async def prepare(self, apps: Iterable[App]) -> None:
         """Have the environments of apps that are about to be deployed. What is deployed goes on meanwhile.
 
-        Raises `EnvironmentBuildError` (rejected): an app's requirements do not install.
+        Raises:
+            EnvironmentBuildError: rejected; an app's requirements do not install.
+            ParallelismError: rejected; a node's slots would lose their places.
         """
         for app in apps:
+            await self._call(partial(check_parallelism, self.log, app))
             environment = environment_of(app)
             if environment is not None:
                 await asyncio.to_thread(self._pools.environments.build, environment)
