@@ -553,18 +553,35 @@ def test_a_lake_that_is_no_folder(setting: Setting, tmp_path: Path) -> None:
         setting.snapshot()
 
 
-def test_a_commit_of_somebody_else(setting: Setting) -> None:
-    """Said with the commit's file, and how to take it back; taken back, all is well."""
-    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
-    setting.snapshot()
-    write_deltalake(str(setting.folder), pa.table({"k": [9], "patterns_id": ["x"]}), mode="append")
-    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
-    with pytest.raises(LakeDamagedError, match=r"_delta_log/0+2\.json.*somebody else.*WRITE"):
-        setting.snapshot(fresh=True)
-    with pytest.raises(LakeDamagedError):
+def _append(table: DeltaTable) -> None:
+    write_deltalake(table, pa.table({"k": [9], "patterns_id": ["x"]}), mode="append")
+
+
+CHANGES: dict[str, Callable[[DeltaTable], object]] = {
+    "WRITE": _append,
+    "DELETE": lambda table: table.delete(),  # takes files away, and adds none
+    "RESTORE": lambda table: table.restore(1),
+    "OPTIMIZE": lambda table: table.optimize.compact(),
+    "SET TBLPROPERTIES": lambda table: table.alter.set_table_properties({"delta.appendOnly": "false"}),
+}
+
+
+@pytest.mark.parametrize("operation", CHANGES)
+@pytest.mark.parametrize("open_before", [True, False])
+def test_a_commit_of_somebody_else(setting: Setting, operation: str, open_before: bool) -> None:
+    """Said with the commit's file, and how to take it back, until it is taken back; then all is well."""
+    for number in (1, 2):
+        setting.topic.rows({"k": number}, fields={"k": "Integer"})
         setting.snapshot()
-    for version in (2, 3):  # 3 is ours: it was prepared before, and came after
-        (setting.folder / "_delta_log" / f"{version:020}.json").unlink()
+    theirs = setting.table.delta_version + 1 if setting.table else 0
+    CHANGES[operation](setting.delta())
+    setting.topic.rows({"k": 3}, fields={"k": "Integer"})
+    for fresh in (not open_before, False, True):
+        with pytest.raises(LakeDamagedError, match=rf"shop/orders_.*_delta_log/0+{theirs}\.json.*{operation}.*delete"):
+            setting.snapshot(fresh=fresh)
+    for commit in (setting.folder / "_delta_log").glob("*.json"):
+        if int(commit.name[:20]) >= theirs:  # what was prepared before theirs may have come after it
+            commit.unlink()
     setting.snapshot(fresh=True)
     assert setting.lake_rows() == setting.table_rows()
 

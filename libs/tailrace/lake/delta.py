@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["TableMeta", "VersionTable", "id_column_of"]
 
 _KEY = "tailrace"
+_SEEN = "tailrace.seen"
+"""The Delta version from whose state a commit of ours was prepared: every commit up to it was known to be ours. So those of
+others are found that come between, also by who opens the table later: until they are taken back."""
 _HARMLESS = {"VACUUM START", "VACUUM END"}
 """Operations of others that change no rows."""
 
@@ -178,7 +181,7 @@ class VersionTable:
                         "delta.enableExpiredLogCleanup": "false",  # `tidy` does, by count
                     },
                     storage_options=location.storage_options,
-                    commit_properties=_properties(nothing_yet, fence=False),
+                    commit_properties=_properties(nothing_yet, seen=-1, fence=False),
                     post_commithook_properties=_hooks(),
                 )
             except DeltaError as error:
@@ -196,10 +199,6 @@ class VersionTable:
     def delta_version(self) -> int:
         """Delta's own count of commits."""
         return self._delta.version()
-
-    @property
-    def _next(self) -> int:
-        return self.delta_version + 1
 
     @property
     def position(self) -> int:
@@ -281,7 +280,7 @@ class VersionTable:
                 "append" if overwrite is None else "overwrite",
                 self._delta.schema() if overwrite is None else Schema.from_arrow(overwrite),
                 commit_properties=_properties(
-                    meta, fence=True, removes_at=self._next if removed or overwrite else None
+                    meta, seen=self.delta_version, fence=True, removes_files=bool(removed or overwrite)
                 ),
                 post_commithook_properties=_hooks(),
             )
@@ -295,7 +294,7 @@ class VersionTable:
                 [*_adds(parts, now_ms, same_rows=True), *_removes(removed, now_ms, same_rows=True)],
                 "append",
                 self._delta.schema(),
-                commit_properties=_properties(self.meta, fence=False, removes_at=self._next),
+                commit_properties=_properties(self.meta, seen=self.delta_version, fence=False, removes_files=True),
                 post_commithook_properties=_hooks(),
             )
         self._follow()
@@ -315,7 +314,9 @@ class VersionTable:
             return
         position = self.position
         with lake_errors(self.folder):
-            self._delta.alter.add_columns(missing, commit_properties=_properties(self.meta, fence=False))
+            self._delta.alter.add_columns(
+                missing, commit_properties=_properties(self.meta, seen=self.delta_version, fence=False)
+            )
         self._follow()
         if self.position != position:
             raise LakeConflictError(self.folder, f"a rival went on to position {self.position}")
@@ -342,7 +343,7 @@ class VersionTable:
                     dry_run=False,
                     enforce_retention_duration=False,
                     full=True,
-                    commit_properties=_properties(self.meta, fence=False),
+                    commit_properties=_properties(self.meta, seen=self.delta_version, fence=False),
                     post_commithook_properties=_hooks(),
                 )
         if found:
@@ -355,8 +356,6 @@ class VersionTable:
         with lake_errors(self.folder):
             self._delta.update_incremental()
         self._sync(before + 1)
-        for version in range(before + 1, self.delta_version):  # those that came in between
-            self._meta_text(version)
         self.meta = self._read_meta()
 
     def _sync(self, first: int) -> None:
@@ -379,27 +378,33 @@ class VersionTable:
     def _read_meta(self) -> TableMeta:
         """Of the newest commit that belongs to the position of the app transaction.
 
-        That is the last one, unless a rival's upkeep, prepared before it, came after it.
+        That is the last one, unless a rival's upkeep, prepared before it, came after it. Commits that the last one of
+        ours was prepared without are looked at: of others there must be none among them.
         """
         newest: TableMeta | None = None
+        found: TableMeta | None = None
+        seen = self.delta_version
         for version in range(self.delta_version, -1, -1):
-            text = self._meta_text(version)
-            if text is None:
+            info = self._our_commit(version)
+            if info is None:
                 continue
-            meta = TableMeta.from_json(text)
-            newest = newest or meta
-            if meta.position == (self._delta.transaction_version(meta.app_id) or 0):
-                return meta
-            if meta.position < newest.position or self.delta_version - version > self._limits.commits_kept:
-                break
+            meta = TableMeta.from_json(info[_KEY])
+            if newest is None:
+                newest, seen = meta, int(info.get(_SEEN, version - 1))
+            if found is None:
+                if meta.position == (self._delta.transaction_version(meta.app_id) or 0):
+                    found = meta
+                elif meta.position < newest.position or self.delta_version - version > self._limits.commits_kept:
+                    break
+            if found is not None and version <= seen + 1:
+                return found
         raise self._changed("no commit tells the position")
 
-    def _meta_text(self, version: int) -> str | None:
-        """What a commit says under `tailrace`; None for one of somebody else that changed no rows."""
+    def _our_commit(self, version: int) -> Mapping[str, Any] | None:
+        """What a commit of ours says of itself; None for one of somebody else that changed no rows."""
         info = self._commit_info(version)
-        text = info.get(_KEY)
-        if isinstance(text, str):
-            return text
+        if isinstance(info.get(_KEY), str):
+            return info
         if info.get("operation") in _HARMLESS:
             return None
         raise self._changed(f"commit {version} ({info.get('operation')}) is not of Tailrace", version)
@@ -448,17 +453,17 @@ def _removes(files: Sequence[SnapshotFile], now_ms: int, *, same_rows: bool = Fa
     return [RemoveAction(file.path, not same_rows, now_ms, file.size_bytes, {}) for file in files]
 
 
-def _properties(meta: TableMeta, *, fence: bool, removes_at: int | None = None) -> CommitProperties:
-    """`removes_at`: the Delta version of a commit that removes files. Of two such commits that were prepared from the same
-    state the second fails by a mark of its own: Delta does not see that a file is gone where the rows stayed the same.
+def _properties(meta: TableMeta, *, seen: int, fence: bool, removes_files: bool = False) -> CommitProperties:
+    """Of a commit that is prepared from the Delta version `seen`. Of two such commits that remove files the second fails by a
+    mark of its own: Delta does not see that a file is gone where the rows stayed the same.
     """
     from deltalake import CommitProperties
     from deltalake.transaction import Transaction
 
     marks = [Transaction(meta.app_id, meta.position)] if fence else []
-    if removes_at is not None:
-        marks.append(Transaction(f"{meta.topic}/files", removes_at))
-    return CommitProperties(custom_metadata={_KEY: meta.to_json()}, app_transactions=marks)
+    if removes_files:
+        marks.append(Transaction(f"{meta.topic}/files", seen + 1))
+    return CommitProperties(custom_metadata={_KEY: meta.to_json(), _SEEN: str(seen)}, app_transactions=marks)
 
 
 def _hooks() -> PostCommitHookProperties:
