@@ -1,0 +1,194 @@
+"""What people and disks do to a lake: the table and the file are named, other tables go on, nothing is lost, and all
+catches up when the cause is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+from table_reading import fold_topic, reader_of
+
+from tailrace.lake import LakeLocation
+from tailrace.log import Log, NewRecord, Offset, Partition, TopicSpec, open_log
+from tailrace.runtime import Runtime
+from tailrace.snapshotter import GROUP, SnapshotterSettings, TableWish
+from tailrace.snapshotter.service import Snapshotter
+from tailrace.tables import TableFold, rows_message
+
+PATIENCE_S = 60
+TABLES = ("changed", "corrupt", "removed", "sound")
+
+
+class House:
+    """A log with a few Tables, one with a key, and what its snapshotters say."""
+
+    def __init__(self, log: Log, url: str, folder: Path) -> None:
+        self.log, self.folder = log, folder
+        self.location = LakeLocation.parse(str(folder / "lake"))
+        self.settings = SnapshotterSettings(
+            log_url=url,
+            lake_url=self.location.url,
+            staging_dir=str(folder / "staging"),
+            graphs=("shop",),
+            tables={f"shop.{name}": TableWish(name=name) for name in TABLES},
+            freshness=timedelta(milliseconds=20),
+            keyed_interval=timedelta(milliseconds=20),
+            pause_max=timedelta(milliseconds=100),
+            idle_exit=None,
+        )
+        self.troubles: dict[str, str] = {}
+        self.lost: dict[str, str] = {}
+        log.create_topics([TopicSpec(f"shop.{name}") for name in TABLES])
+
+    def write(self, *numbers: int) -> None:
+        """A row for each number into each Table."""
+        for name in TABLES:
+            rows = [{"k": number, "v": f"{name} {number}"} for number in numbers]
+            head = {"kind": "rows", "n": len(rows), "fields": {"k": "Integer", "v": "Text"}}
+            head |= {"key": ["k"]} if name == "corrupt" else {}
+            self.log.append(Partition(f"shop.{name}"), [NewRecord(rows_message(head, orjson.dumps(rows)))])
+
+    def fold(self, name: str) -> TableFold:
+        return fold_topic(self.log, Partition(f"shop.{name}"), TableFold(name))
+
+    def delta_folder(self, name: str) -> Path:
+        active = self.fold(name).active
+        assert active is not None
+        return self.location.local_path(self.location.folder(f"shop.{name}", active.name))
+
+    def caught_up(self, name: str) -> bool:
+        """Whether the Table is in the lake to its end, as the group says."""
+        partition = Partition(f"shop.{name}")
+        place = self.log.places(GROUP, [partition]).get(partition)
+        return place is not None and place.offset == self.log.ends([partition])[partition]
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """As any Delta reader sees them."""
+        return delta_rows(self.delta_folder(name))
+
+    def wanted(self, name: str) -> list[dict[str, Any]]:
+        """As the log says."""
+        reader = reader_of(self.log, Partition(f"shop.{name}"), self.fold(name))
+        assert reader is not None
+        return reader.table(id_column="patterns_id").to_pylist()
+
+    def tell(self, said: Mapping[str, Any]) -> None:
+        name = said["table"].removeprefix("shop.")
+        if said["type"] == "lost":
+            self.lost[name] = said["text"]
+        elif said["error"] is None:
+            self.troubles.pop(name, None)
+        else:
+            self.troubles[name] = said["error"]
+
+    @asynccontextmanager
+    async def snapshotter(self) -> AsyncIterator[None]:
+        """One at work, until the end of the block."""
+        one = Snapshotter(self.log, self.location, self.settings, Runtime(), self.tell)
+        task = asyncio.create_task(one.run())
+        try:
+            yield
+        finally:
+            one.stop()
+            await task
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not await asyncio.to_thread(condition):
+                await asyncio.sleep(0.02)
+
+    def all_caught_up(self) -> bool:
+        return all(map(self.caught_up, TABLES))
+
+
+def delta_rows(folder: Path) -> list[dict[str, Any]]:
+    found = pa.table(DeltaTable(str(folder)).to_pyarrow_table())
+    return sorted(found.to_pylist(), key=lambda row: row["patterns_id"])
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    log = open_log(url)
+    yield House(log, url, tmp_path)
+    log.close()
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_harm_to_one_table_is_told_and_mended_and_holds_up_no_other(house: House, running: bool) -> None:
+    """Rows deleted by another program, a file cut short, a folder deleted: under a snapshotter, or between two."""
+    house.write(1, 2)
+    async with house.snapshotter():
+        await house.until(house.all_caught_up)
+        if running:
+            mend = harm(house)
+            await told_and_mended(house, mend)
+    if not running:
+        mend = harm(house)
+        async with house.snapshotter():
+            await told_and_mended(house, mend)
+    for name in TABLES:
+        assert house.rows(name) == house.wanted(name), name
+
+
+def harm(house: House) -> Callable[[], None]:
+    """Do it; gives what takes it back."""
+    changed = house.delta_folder("changed")
+    theirs = DeltaTable(str(changed)).version() + 1
+    DeltaTable(str(changed)).delete()
+    (corrupt,) = house.delta_folder("corrupt").glob("*.parquet")
+    whole = corrupt.read_bytes()
+    corrupt.write_bytes(whole[:-20])
+    shutil.rmtree(house.delta_folder("removed"))
+    house.write(2, 3)
+
+    def mend() -> None:
+        for commit in (changed / "_delta_log").glob("*.json"):
+            if int(commit.name[:20]) >= theirs:
+                commit.unlink()
+        corrupt.write_bytes(whole)
+
+    return mend
+
+
+async def told_and_mended(house: House, mend: Callable[[], None]) -> None:
+    await house.until(lambda: {"changed", "corrupt"} <= house.troubles.keys())
+    await house.until(lambda: house.caught_up("sound") and house.caught_up("removed"))
+    changed, corrupt = house.troubles["changed"], house.troubles["corrupt"]
+    assert "shop/changed_" in changed and "_delta_log/0" in changed and "(DELETE) is not of Tailrace" in changed
+    assert "delete that commit's file" in changed
+    assert "corrupt_" in corrupt and ".parquet" in corrupt and "back" in corrupt
+    assert not house.caught_up("changed") and not house.caught_up("corrupt")
+    mend()
+    await house.until(lambda: house.all_caught_up() and not house.troubles)
+    assert not house.lost
+
+
+async def test_a_lake_that_was_deleted_says_what_each_table_lost(house: House) -> None:
+    """It is made again from what the log still has."""
+    house.write(1, 2)
+    house.write(3)
+    async with house.snapshotter():
+        await house.until(house.all_caught_up)
+    folders, whole = {name: house.delta_folder(name) for name in TABLES}, house.wanted("changed")
+    house.log.trim(Partition("shop.sound"), Offset(1))
+    house.log.trim(Partition("shop.removed"), Offset(2))
+    shutil.rmtree(house.location.local_path())
+    async with house.snapshotter():
+        await house.until(lambda: all((folder / "_delta_log" / f"{1:020}.json").exists() for folder in folders.values()))
+        await house.until(lambda: len(house.lost) == 2)
+    assert delta_rows(folders["changed"]) == whole and len(whole) == 3
+    assert house.lost.keys() == {"sound", "removed"}
+    assert "offsets 0 to 1 are in neither log nor lake" in house.lost["sound"]
+    assert "offsets 0 to 2 are in neither log nor lake" in house.lost["removed"]
+    assert [row["k"] for row in delta_rows(folders["sound"])] == [3]
+    assert delta_rows(folders["removed"]) == []
