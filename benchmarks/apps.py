@@ -8,7 +8,7 @@ from pathlib import Path
 from tailrace.graph import load_app
 from tailrace.runner import RunnerSettings, deploy
 
-__all__ = ["BULK", "FIRE", "MEMORY", "READ", "STREAM", "parallel_app", "topics", "write_app"]
+__all__ = ["BULK", "FIRE", "MEMORY", "OPEN", "READ", "STREAM", "parallel_app", "topics", "write_app"]
 
 STREAM = {
     "graph.yml": """\
@@ -131,6 +131,22 @@ print(json.dumps({"took_ms": took_ms, "rows": found}))
 """,
 }
 """A node that asks for one aggregate of a large table."""
+
+OPEN = {
+    **READ,
+    "totals.py": """\
+import json
+import time
+
+from patterns import Table
+
+began_s = time.perf_counter()
+(row,) = next(iter(Table("measures").read(chunksize=1)))
+took_ms = (time.perf_counter() - began_s) * 1e3
+print(json.dumps({"took_ms": took_ms, "row": {"number": row["number"], "name": row["name"]}}))
+""",
+}
+"""A node that asks for the first row of a table."""
 
 
 def parallel_app(slots: int) -> dict[str, str]:

@@ -21,6 +21,7 @@ BENCHMARKS = {
     "bulk": "bulk:bulk",
     "bulk-lake": "bulk_lake:bulk_lake",
     "read": "read:read",
+    "open": "opening:opening",
     "upkeep": "upkeep:upkeep",
     "snapshot": "snapshot:snapshot",
     "snapshot-memory": "snapshot:snapshot_memory",

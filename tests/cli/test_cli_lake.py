@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import time
@@ -14,6 +15,7 @@ import pytest
 import requests
 
 from tailrace.cli.client import Client
+from tailrace.log import Offset, Partition, open_log
 from up_process import UpProcess, up, write_app
 
 GRAPH = """\
@@ -55,7 +57,7 @@ def settled(process: UpProcess, rows: int) -> dict[str, Any]:
 
 
 def test_posts_get_into_the_lake_and_stay(tmp_path: Path) -> None:
-    """Over a stop and a start; and a lake that was deleted is made again from the log."""
+    """Over a stop and a start; and a lake that was deleted is made again from the log, and it says what the log has not."""
     app, data = write_app(tmp_path / "shop", GRAPH, sums__sql=SUMS), tmp_path / "data"
     lake = data / "lake"
     with up(data, app) as process:
@@ -88,6 +90,17 @@ def test_posts_get_into_the_lake_and_stay(tmp_path: Path) -> None:
         assert [each["table"] for each in process.json("lake")["tables"]] == ["orders", "sums"]
         assert process.json("gc", "--dry-run") == []
         assert "nothing is old enough" in process.cli("gc").stderr
+    with contextlib.closing(open_log(f"sqlite:///{data / 'tailrace.db'}")) as log:
+        log.trim(Partition("shop.storeord"), Offset(1))
+    shutil.rmtree(lake)
+    with up(data, app, arguments=["--retention", "30d"]) as process:
+        lost = process.until(lambda: in_lake(process), wanted=lambda each: each["lost"] and each["rows"] == 3)["lost"]
+        assert "offsets 0 to 1 are in neither log nor lake" in lost
+        assert numbers(lake, status) == [2, 3, 4]
+        assert f"orders has lost rows: {lost}" in process.cli("lake").stderr
+        process.until(lambda: process.errors, wanted=lambda text: "shop.storeord has lost rows" in text)
+    wrong = process.cli("up", str(app), "--retention", "forever")
+    assert wrong.returncode == 2 and "forever" in wrong.stderr
 
 
 def test_an_earlier_version_comes_back(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
-"""Tables read straight from a log, with nothing between."""
+"""Tables read straight from a log, with nothing between; and those of an app in memory, put into a lake."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+from tailrace.lake import LakeLocation, TopicSource, snapshot_version
 from tailrace.log import Log, Offset, Partition, scan
 from tailrace.tables import IdMaker, Messages, StagedFiles, TableFold, VersionReader
+from tailrace.testing.app import TestApp
 
 
 class LogSource:
@@ -42,3 +44,18 @@ def reader_of(
     born_ms = log.topics(partition.topic)[partition.topic].born_ms
     ids = IdMaker(partition.topic, born_ms)
     return VersionReader(view, ids, LogSource(log, partition), StagedFiles(staging))
+
+
+def put_into_lake(app: TestApp, name: str, location: LakeLocation, staging: Path) -> None:
+    """Snapshots of all versions of an app's table, which its readers know from then on."""
+    table = app.table(name)
+    source = TopicSource(table.ref.topic, table.ref.born_ms, table, StagedFiles(staging), table.log_start)
+    for version in list(table.fold.versions):
+        made = snapshot_version(location, source, table.fold, version)
+        table.snapshots[version] = (made.snapshot, location.local_path(made.snapshot.folder))
+
+
+def trim_behind_lake(app: TestApp, name: str) -> None:
+    """Take from the log what is in the lake."""
+    table = app.table(name)
+    table.trim(max(snapshot.position for snapshot, _ in table.snapshots.values()))

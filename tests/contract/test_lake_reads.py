@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from table_reading import put_into_lake, trim_behind_lake
 
-from tailrace.lake import LakeLocation, TopicSource, snapshot_version
+from tailrace.lake import LakeLocation
 from tailrace.node import Table, lake
 from tailrace.sql import Database
-from tailrace.tables import StagedFiles
 from tailrace.testing.app import TestApp
 
 READ = """
@@ -175,16 +175,11 @@ class App:
 
     def snapshot(self) -> None:
         """Put all rows into the lake."""
-        table = self.app.table("t")
-        source = TopicSource(table.ref.topic, table.ref.born_ms, table, StagedFiles(self.folder / "staging"))
-        for name in list(table.fold.versions):
-            made = snapshot_version(self.location, source, table.fold, name)
-            table.snapshots[name] = (made.snapshot, self.location.local_path(made.snapshot.folder))
+        put_into_lake(self.app, "t", self.location, self.folder / "staging")
 
     def trim(self) -> None:
         """Take from the log what is in the lake."""
-        table = self.app.table("t")
-        table.trim(max(snapshot.position for snapshot, _ in table.snapshots.values()))
+        trim_behind_lake(self.app, "t")
 
 
 @pytest.fixture(params=["files", "memory"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tailrace.runner import (
 )
 from tailrace.runtime import Runtime
 from tailrace.tables import rows_message
+from tailrace.testing.kafka import LocalKafka
 
 GRAPH = """
 title: Again
@@ -84,10 +86,10 @@ pytestmark = pytest.mark.timeout(120)
 class Place:
     """A house with an app whose source tests write to by hand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str | None = None) -> None:
         self.folder = folder
         self.runtime = Runtime()
-        self.log: Log = open_log(f"sqlite:///{folder / 'log.db'}", runtime=self.runtime)
+        self.log: Log = open_log(url or f"sqlite:///{folder / 'log.db'}", runtime=self.runtime)
         self.host = Host(self.log, data_dir=folder / "data", runtime=self.runtime)
 
     async def deploy(self, graph: str = GRAPH, **files: str) -> None:
@@ -136,9 +138,9 @@ class Place:
         return {partition.topic: int(end) for partition, end in self.log.settled_ends(names).items()}
 
 
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    place = Place(tmp_path)
+@asynccontextmanager
+async def living(place: Place) -> AsyncIterator[Place]:
+    """The house at work, with the app."""
     await place.host.start()
     try:
         await place.deploy()
@@ -146,6 +148,12 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     finally:
         await place.host.stop()
         place.log.close()
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    async with living(Place(tmp_path)) as place:
+        yield place
 
 
 def counts(result: dict[str, Any]) -> dict[str, tuple[int, int, int, int]]:
@@ -172,6 +180,21 @@ async def test_each_kind_of_node_gives_the_same_again(place: Place) -> None:
             assert (result["equal"], counts(result)) == (True, each), result
             assert (result["was"]["kind"], result["now"]["kind"], result["notes"]) == ("ok", "ok", [])
     assert place.ends() == ends, "nothing is written to any table"
+
+
+@pytest.mark.kafka
+async def test_runs_on_kafka(tmp_path: Path, kafka_broker: LocalKafka) -> None:
+    """There the ends of transactions take offsets, and a node may run once more for them."""
+    async with living(Place(tmp_path, kafka_broker.url)) as place:
+        await place.put_each([1, 2], [3, 4, 5])
+        ends = place.ends()
+        for run in [run for run in place.host.journal.runs() if run.title in ("count", "newest", "sums")]:
+            result = await place.result(run)
+            assert result["equal"] and (result["was"]["kind"], result["now"]["kind"]) == ("ok", "ok"), result
+        last = next(run for run in place.host.journal.runs()[::-1] if run.title == "count" and run.wrote)
+        other = await place.result(last, code=COUNT.replace('+ row["n"]', '+ 2 * row["n"]'))
+        assert not other["equal"] and counts(other) == {"counted": (0, 0, 0, 3)}
+        assert place.ends() == ends, "nothing is written to any table"
 
 
 async def test_other_code_shows_what_differs(place: Place) -> None:

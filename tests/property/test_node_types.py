@@ -1,4 +1,5 @@
-"""Values through a node's Tables: four ways in, four ways out, also after the columns have become wider."""
+"""Values through a node's Tables: four ways in, five ways out, also after the columns have become wider, and after the
+rows went into the lake."""
 
 from __future__ import annotations
 
@@ -11,12 +12,25 @@ from typing import Any
 
 import orjson
 import pandas as pd
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from table_reading import put_into_lake, trim_behind_lake
 
 from patterns import Table
-from tailrace.tables.schema import RowEncoder, cast_value, is_json, json_text, make_type, shown_type
+from tailrace.lake import LakeLocation
+from tailrace.tables.schema import (
+    RowEncoder,
+    cast_value,
+    from_stored,
+    is_json,
+    json_text,
+    make_type,
+    shown_type,
+    stored_schema,
+)
 from tailrace.testing.app import TestApp
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=8)
@@ -173,3 +187,44 @@ def test_all_ways_out_agree_after_widening(kinds: list[str], data: st.DataObject
                 assert orjson.loads(one["c"]) == value
             else:
                 assert one["c"] == value
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=2, max_size=3), st.data())
+def test_the_lake_gives_the_same_after_widening_and_a_trim(kinds: list[str], data: st.DataObject) -> None:
+    """Rows in the lake and gone from the log, wider ones after them, those in the lake too: all ways out give what they
+    gave, and a Delta table, as another program reads it, holds just that."""
+    ways = [one_by_one, together, as_frame]
+    with (
+        TemporaryDirectory() as folder,
+        TestApp(folder, stores=["t"], staging=folder) as app,
+        TestApp(folder, stores=["t"], staging=folder) as whole,
+    ):
+        lake = LakeLocation.parse(f"{folder}/lake")
+        for kind in kinds:
+            rows = [{"c": value} for value in data.draw(st.lists(COLUMNS[kind], min_size=1, max_size=3))]
+            write = data.draw(st.sampled_from(ways))
+            for each in (app, whole):
+                with each.inside():
+                    write(rows)
+            if data.draw(st.booleans()):
+                put_into_lake(app, "t", lake, Path(folder))
+                trim_behind_lake(app, "t")
+        with whole.inside():
+            read, streamed = without_id(Table("t").read()), without_id(list(Table("t").as_stream()))
+        with app.inside():
+            check_ways_out(read, streamed)
+        put_into_lake(app, "t", lake, Path(folder))
+        trim_behind_lake(app, "t")
+        with app.inside():
+            Table("t").as_stream().rewind()
+            check_ways_out(read, streamed)
+            shown = Table("t").read("arrow")
+        fields = app.table("t").fold.active.view(1 << 40).fields  # type: ignore[union-attr]
+        ((snapshot, where),) = app.table("t").snapshots.values()
+        delta = pa.table(DeltaTable(str(where)).to_pyarrow_table()).sort_by(snapshot.id_column)
+        fields = {name: kind for name, kind in fields.items() if name != snapshot.id_column}
+        stored = stored_schema(fields, id_column=snapshot.id_column)
+        assert [(field.name, field.type) for field in delta.schema] == [(field.name, field.type) for field in stored]
+        found = from_stored(delta, fields, id_column=snapshot.id_column)
+        assert found.select(list(fields)).to_pylist() == shown.select(list(fields)).to_pylist()

@@ -36,7 +36,7 @@ from tailrace.lake import (
 )
 from tailrace.log import OffsetGapError, OffsetRange
 from tailrace.runtime import Crash, CrashAt, Probe, Runtime
-from tailrace.tables import BadRow, IdMaker, Messages, SnapshotFileError, SnapshotReader
+from tailrace.tables import BadRow, IdMaker, Messages, SnapshotFileError, SnapshotReader, VersionReader
 
 FIELDS = {
     "n": "Integer",
@@ -111,6 +111,13 @@ class Setting:
         """Rows of the Delta table by id."""
         rows = pa.table(self.delta().to_pyarrow_table()).to_pylist()
         return sorted(rows, key=lambda row: row["patterns_id"])
+
+    def reader(self) -> VersionReader:
+        """Of the snapshot and what came after it."""
+        view = self.topic.fold().view()
+        assert self.table is not None and view is not None
+        past = SnapshotReader(self.table.snapshot(), self.folder)
+        return VersionReader(view, IdMaker(self.topic.name, BORN_MS), self.topic, self.topic.files, snapshot=past)
 
     def table_rows(self) -> list[dict[str, Any]]:
         """Rows as the fold of the topic has them."""
@@ -254,6 +261,21 @@ def test_a_trimmed_log_is_no_loss_behind_a_snapshot_and_is_told_of_without_one(s
     assert [row["k"] for row in setting.lake_rows()] == [2.5]
 
 
+def test_a_version_that_was_active_in_between_and_got_no_rows_has_lost_none(setting: Setting) -> None:
+    setting.topic.rows({"k": 1}, fields={"k": "Integer"})
+    first = setting.version()
+    setting.topic.marker("version", fields={"k": "Integer"})
+    for name in (first, setting.version()):
+        setting.snapshot(name, fresh=True)
+    setting.topic.marker("activate", name=first)
+    setting.topic.marker("reset")
+    setting.topic.rows({"k": 2}, fields={"k": "Integer"})
+    assert setting.snapshot(first, fresh=True).kind == "note"
+    setting.log_start = setting.topic.end
+    done = setting.snapshot(first, fresh=True)
+    assert (done.kind, done.lost) == ("nothing", None)
+
+
 def test_rows_whose_values_fit_no_type_are_buried_and_the_rest_goes_on(setting: Setting) -> None:
     setting.topic.rows({"k": 1}, fields={"k": "Integer"})
     setting.snapshot()
@@ -263,7 +285,11 @@ def test_rows_whose_values_fit_no_type_are_buried_and_the_rest_goes_on(setting: 
     assert "'k'" in str(setting.buried[0].error) and setting.buried[0].value == {"k": "many"}
     assert done.bad_rows == 1
     assert [row["k"] for row in setting.lake_rows()] == [1, 2, 3]
+    setting.topic.rows({"k": 4}, {"k": "more"}, fields={"k": "Integer"})
+    assert setting.reader().count() == len(setting.reader().table()) == len(setting.table_rows()) == 4
     setting.topic.rows({"k": 0.5}, fields={"k": "Float"})
+    setting.snapshot()
+    setting.topic.rows({"k": "0.75"}, fields={"k": "Text"})
     assert setting.snapshot().bad_rows == 0, "a rewrite buries nobody twice"
 
 
@@ -295,38 +321,52 @@ def test_large_tables_have_several_files_with_ranges_of_their_own(setting: Setti
 # -- other readers ---------------------------------------------------------------------------------------------------
 
 
-def test_other_programs_read_the_same_rows_and_types(setting: Setting) -> None:
-    """deltalake, DuckDB and polars: types, NULLs and counts, appended, merged and widened."""
-    setting.topic.rows(ROW, {}, fields=FIELDS)
-    setting.snapshot()
-    setting.topic.rows({**ROW, "n": 7}, fields=FIELDS, key=["name"])
-    setting.snapshot()
-    setting.topic.rows({**ROW, "name": "Bob", "ratio": "x"}, fields={**FIELDS, "ratio": "Text"})
-    setting.snapshot()
-    expected = setting.table_rows()
-    assert len(expected) == 3
+HISTORIES: dict[str, list[dict[str, Any]]] = {
+    "appended": [{}, {"n": 7}],
+    "upserted": [{"key": ["name"]}, {"n": 7, "key": ["name"]}],
+    "replaced": [{}, {"n": 7, "marker": "version"}],
+    "widened": [{}, {"ratio": "x", "fields": {**FIELDS, "ratio": "Text", "more": "Integer"}, "more": 5}],
+}
+"""What each of two steps writes, besides a row that has it all and one that has nothing."""
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_other_programs_read_the_same_rows_and_types(setting: Setting, history: str) -> None:
+    """deltalake, DuckDB and polars: values, types, what may be NULL, and how many there are."""
+    for step in HISTORIES[history]:
+        own = {name: value for name, value in step.items() if name not in ("key", "marker", "fields")}
+        if "marker" in step:
+            setting.topic.marker(step["marker"], fields=FIELDS)
+        head = {"key": step["key"]} if "key" in step else {}
+        setting.topic.rows({**ROW, **own}, {"name": f"nothing {len(own)}"}, fields=step.get("fields", FIELDS), **head)
+        setting.snapshot(fresh=True)
+    shown = setting.topic.reader().table(id_column="patterns_id")
+    expected = shown.to_pylist()
+    assert len(expected) == {"appended": 4, "upserted": 3, "replaced": 2, "widened": 4}[history]
+
     delta = setting.delta()
     assert setting.lake_rows() == expected
-    types = {
-        name: str(kind)
-        for name, kind in zip(delta.to_pyarrow_table().column_names, delta.to_pyarrow_table().schema.types, strict=True)
+    assert pa.schema(delta.schema().to_arrow()).types == shown.schema.types
+    assert {field.name: field.nullable for field in delta.schema().fields} == {
+        name: name != "patterns_id" for name in shown.column_names
     }
-    assert (
-        types["at"] == "timestamp[us]"
-        and types["seen"] == "timestamp[us, tz=UTC]"
-        and types["price"] == "decimal128(12, 2)"
-    )
     frame = polars.read_delta(str(setting.folder)).sort("patterns_id")
-    assert frame.to_dicts() == expected
+    assert frame.to_dicts() == expected and (frame.schema["price"], frame.schema["seen"]) == (
+        polars.Decimal(12, 2),
+        polars.Datetime("us", "UTC"),
+    )
     with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
         paths = [str(setting.folder / file.path) for file in setting.snapshot().snapshot.files]
-        relation = connection.sql(f"SELECT * FROM read_parquet({paths}, union_by_name=true) ORDER BY patterns_id")
-        found = relation.to_arrow_table().to_pylist()
-        assert [row["price"] for row in found] == [row["price"] for row in expected]
-        assert [row["seen"] for row in found] == [row["seen"] for row in expected]
-        assert [row["n"] for row in found] == [row["n"] for row in expected]
         connection.register("dataset", delta.to_pyarrow_dataset())
-        assert connection.execute("SELECT count(*), sum(n) FROM dataset").fetchall() == [(3, 2**60 + 7)]
+        for source in ("dataset", f"read_parquet({paths}, union_by_name=true)"):
+            found = connection.sql(f"SELECT * FROM {source} ORDER BY patterns_id")
+            assert found.to_arrow_table().to_pylist() == expected
+            types = dict(zip(found.columns, map(str, found.types), strict=True))
+            assert (types["n"], types["price"], types["day"], types["at"], types["seen"], types["ok"]) == (
+                *("BIGINT", "DECIMAL(12,2)", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "BOOLEAN"),
+            )
+            assert connection.execute(f"SELECT count(*) FROM {source}").fetchall() == [(len(expected),)]
 
 
 def test_upkeep_changes_nothing_for_any_reader(setting: Setting) -> None:

@@ -166,7 +166,7 @@ def test_whatever_ran_positions_belong_together(cuts: dict[str, int], runs: list
 def test_an_earlier_cut_does_not_count_what_came_after_it() -> None:
     """Nobody knows how many rows there were then, without reading them."""
     fold = TableFold("t")
-    message = b'{"kind":"rows","ts":1,"n":3,"fields":{"n":"Integer"},"rows":[1,2,3]}'
+    message = b'{"kind":"rows","ts":1,"run":"t-1","n":3,"fields":{"n":"Integer"},"rows":[1,2,3]}'
     fold.advance([(0, 1, message), (1, 1, message)], 2)
     view = fold.view_of(next(iter(fold.versions)))
     assert view is not None and (view.exact_count, view.before(2).exact_count) == (6, 6)

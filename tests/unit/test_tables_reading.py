@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables_model import MemoryTopic
 
-from tailrace.tables import StagedFileMissingError, arrow_message, file_message, webhook_message
+from tailrace.tables import StagedFileMissingError, VersionView, arrow_message, file_message, webhook_message
 
 N = {"n": "Integer"}
 
@@ -131,6 +131,23 @@ def test_reads_and_streams_agree_with_a_plain_list(
     assert [(row["k"], row["n"]) for chunk in chunks for row in chunk.to_pylist()] == expected
     assert [(row["k"], row["n"]) for row, _ in topic.stream()] == expected
     assert reader.count() == len(expected)
+
+
+@pytest.mark.parametrize("head", [{}, {"run": "totals-1"}])
+def test_rows_are_counted_as_they_are_read(head: dict[str, str]) -> None:
+    """Those of other programs too, of which some may fit no type: only theirs have to be read for it."""
+    topic = MemoryTopic()
+    topic.rows({"k": 1}, {"k": 2}, fields={"k": "Integer"}, **head)
+    if not head:
+        topic.rows({"k": 3}, {"k": "many"}, 7, fields={"k": "Integer"})
+        topic.put(b'{"kind":"rows","rows":[{"k":4},{"k":[]}]}')
+    reader = topic.reader()
+    assert reader.count() == len(reader.table().to_pylist()) == (2 if head else 5)
+    assert reader.view.exact_count == (2 if head else None)
+    assert VersionView.from_json(reader.view.to_json()) == reader.view
+    topic.marker("truncate")
+    topic.rows({"k": 1}, fields={"k": "Integer"}, run="totals-2")
+    assert topic.reader().view.exact_count == 1
 
 
 @pytest.mark.parametrize("ts", [1, 999, 1_000, 1_700_000_000_123, 1_699_999_999_999, 1.5, -1])

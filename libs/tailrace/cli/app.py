@@ -96,6 +96,15 @@ def up(
     port: Annotated[
         int, typer.Option("--port", envvar="TAILRACE_PORT", min=0, max=65535, help="Port to listen on; 0: a free one.")
     ] = 8700,
+    retention: Annotated[
+        str,
+        typer.Option(
+            "--retention",
+            envvar="TAILRACE_RETENTION",
+            metavar="TIME",
+            help="How long superseded table versions stay, and records that are in the lake: 12h, 30d.",
+        ),
+    ] = "7d",
     watch: Annotated[bool, typer.Option("--watch", help="Deploy again after each edit.")] = False,
     as_json: Json = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show every run, and what the host does.")] = False,
@@ -116,8 +125,21 @@ def up(
     folders = app_folders(apps or [])
     from tailrace.cli.house import HouseSettings
     from tailrace.cli.up import serve
+    from tailrace.durations import duration
 
-    settings = HouseSettings(apps=folders, data_dir=data, log_url=log, lake_url=lake_url, host=host, port=port)
+    try:
+        kept = duration(retention)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--retention") from None
+    settings = HouseSettings(
+        apps=folders,
+        data_dir=data,
+        log_url=log,
+        lake_url=lake_url,
+        retention=kept,
+        host=host,
+        port=port,
+    )
     raise typer.Exit(serve(settings, watch=watch, as_json=as_json, verbose=verbose))
 
 

@@ -77,6 +77,8 @@ class HouseSettings:
     """None: the embedded log in the data folder."""
     lake_url: str | None = None
     """None: the folder `lake` in the data folder."""
+    retention: timedelta = timedelta(days=7)
+    """`--retention`, `TAILRACE_RETENTION`: see `SnapshotterSettings`; an app's and a table's `retention:` come first."""
     host: str = "127.0.0.1"
     port: int = 8700
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
@@ -251,6 +253,7 @@ class House:
             log_url=self.settings.url,
             lake_url=self.settings.lake,
             staging_dir=str(self.settings.data_dir.resolve() / "staging"),
+            retention=self.settings.retention,
         )
         settings = following(settings, (deployment.app for deployment in self.deployments))
         freshness = [wish.freshness for wish in settings.tables.values()]

@@ -66,6 +66,8 @@ class Keeper:
         self._tasks: set[asyncio.subprocess.Process] = set()
         self.troubles: dict[str, str] = {}
         """What is wrong now, by topic; "" for the process itself."""
+        self.lost: dict[str, str] = {}
+        """What was found to be gone since the house began, by topic: it lay in a lake that is gone, and the log was trimmed."""
         self.deaths = 0
         """In a row."""
 
@@ -174,10 +176,13 @@ class Keeper:
             self._process = None
 
     def _heard(self, message: Mapping[str, Any]) -> None:
-        if message.get("type") != "trouble":
+        table, error = str(message.get("table")), message.get("error")
+        if message.get("type") == "lost":
+            self.lost[table] = str(message["text"])
+            _log.error("%s has lost rows: %s", table, message["text"])
+        elif message.get("type") != "trouble":
             return
-        table, error = str(message["table"]), message["error"]
-        if error is None:
+        elif error is None:
             if self.troubles.pop(table, None) is not None:
                 _log.warning("%s is in the lake again", table)
         else:

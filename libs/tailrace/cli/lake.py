@@ -49,6 +49,8 @@ def lake(app: App = None, data: Data = None, as_json: Json = False) -> None:
     for each in found["tables"]:
         if each["error"]:
             say(f"{each['table']}: {each['error']}", style="red")
+        if each["lost"]:
+            say(f"{each['table']} has lost rows: {each['lost']}", style="red")
 
 
 def gc(

@@ -29,7 +29,7 @@ class LakeStatus:
         self._log, self._keeper, self._settings = log, keeper, settings
 
     async def status(self, app: str | None) -> dict[str, Any]:
-        """Where the lake is, whether its process runs, and each Table: position, lag, files, last error."""
+        """Where the lake is, whether its process runs, and each Table: position, lag, files, last error, rows lost."""
         graphs, settings = self._graphs(app), self._settings()
         return {
             "lake": settings.lake_url,
@@ -99,6 +99,7 @@ class LakeStatus:
                         "log_start": starts[partition],
                         **_snapshot(entries.get(topic, IndexEntry())),
                         "error": self._keeper.troubles.get(topic),
+                        "lost": self._keeper.lost.get(topic),
                     }
                 )
         return found

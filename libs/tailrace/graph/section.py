@@ -6,16 +6,16 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Literal
 
+from tailrace.durations import duration
 from tailrace.graph.model import ConnectionRef, SecretRef
 from tailrace.graph.problems import Problems
 from tailrace.graph.yamltree import Tree, plain
 
 __all__ = ["Section", "parameter_value"]
 
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|m|h|d)")
-_DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 _REFERENCE = re.compile(r"\$\{\{\s*(?:(connection)\s*\.\s*)?([A-Za-z0-9_-]+)\s*\}\}")
 _TYPO_CUTOFF = 0.83
@@ -177,8 +177,9 @@ class Section:
         seconds = -1.0
         if isinstance(tree.value, int | float) and not isinstance(tree.value, bool):
             seconds = float(tree.value) if abs(tree.value) < 1e12 else -1.0
-        elif isinstance(tree.value, str) and (match := _DURATION.fullmatch(tree.value.strip())):
-            seconds = float(match[1]) * _DURATION_S[match[2]]
+        elif isinstance(tree.value, str):
+            with suppress(ValueError):
+                seconds = duration(tree.value).total_seconds()
         if not (math.isfinite(seconds) and seconds > 0):
             self._wrong(tree, key, "a number of seconds or a text such as 90s, 10m or 2h")
             return None

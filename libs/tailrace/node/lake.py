@@ -59,7 +59,7 @@ def lake_table(store: RunStore, view: VersionView) -> LakeTable | None:
     into the types of today: then its rows are read into memory."""
     import pyarrow as pa
 
-    from tailrace.sql import FileColumn, FileRows
+    from tailrace.sql import DatabaseLimits, FileColumn, FileRows
 
     found = store.past(view)
     if found is None or found[0].snapshot.rows < ROWS_MIN:
@@ -92,6 +92,7 @@ def lake_table(store: RunStore, view: VersionView) -> LakeTable | None:
     if not rows.can_be_named:
         return None
     start = (snapshot.position, 0)
+    pa.set_cpu_count(DatabaseLimits().threads)  # the tail is parsed with as many threads as the query has
     tail = list(reader.tables(id_column=reader.id_name, start=start))
     return LakeTable(
         rows, pa.concat_tables(tail) if tail else reader.schema(reader.id_name).empty_table(), deleted, superseding

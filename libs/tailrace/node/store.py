@@ -165,7 +165,7 @@ class RunStore:
             return self._overlay
         offsets = range(cut, cut + len(pieces))
         ts_ms = [piece.ts_ms for piece in pieces]
-        values = [piece.encode({}) for piece in pieces]
+        values = [piece.encode({"run": self.session.order.run}) for piece in pieces]
         view = base
         if pieces:
             versions = {view.name: view for view in self._others.values()}

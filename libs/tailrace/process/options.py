@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tailrace.durations import duration
+
 __all__ = ["OPTIONS", "REQUIRED", "Option", "service_parser"]
 
 REQUIRED = object()
@@ -55,6 +57,12 @@ OPTIONS = (
     Option("--session-timeout", "silence after which a runner's nodes move to others", "SECONDS", float),
     Option("--shards", "partitions of tailrace._slots where it is made now; later the topic says it", "COUNT", int),
     Option("--runs", "most runs at once", "COUNT", int),
+    Option(
+        "--retention",
+        "how long superseded table versions stay, and records that are in the lake: 12h, 30d",
+        "TIME",
+        duration,
+    ),
     Option("--instance", "tells snapshotters apart; else the machine's name", "NAME"),
 )
 """All of them. docs/reference/settings.md lists the same, which a test holds it to."""

@@ -40,6 +40,6 @@ def dead_letters_message(
     at = (datetime(1970, 1, 1) + timedelta(milliseconds=now_ms)).isoformat()
     values = [(at, node, run, *letter, partition) for letter in letters]
     rows = [dict(zip(DEAD_LETTER_FIELDS, each, strict=True)) for each in values]
-    writer = {"node": node, "run": run} if node else {}
+    writer = {"node": node, "run": run} if node else {"run": ""}
     head = {"kind": "rows", "ts": now_ms, **writer, "n": len(rows), "fields": DEAD_LETTER_FIELDS}
     return rows_message(head, orjson.dumps(rows, default=str))

@@ -146,6 +146,9 @@ class VersionView:
     """Rows appended since it began or was truncated; with a key or deletes there are fewer to be seen. Less than none
     where that is not known, as of an earlier cut."""
 
+    unsure: bool = False
+    """Whether other programs wrote some of these rows: those that fit no type of theirs are not to be seen."""
+
     keys: tuple[tuple[int, tuple[str, ...]], ...] = ()
     """(first offset, unique key in force from there on), in order; each key acts on the rows that are there by then."""
 
@@ -162,7 +165,8 @@ class VersionView:
     @property
     def exact_count(self) -> int | None:
         """Number of rows where appending alone decides it, else None (it takes a read)."""
-        return None if self.settings.unique_on or self.deletes or self.appended < 0 else self.appended
+        unknown = self.settings.unique_on or self.deletes or self.unsure or self.appended < 0
+        return None if unknown else self.appended
 
     def before(self, cut: int) -> VersionView:
         """This version without what lies at or after `cut`."""
@@ -189,6 +193,8 @@ class VersionView:
             "deletes": list(self.deletes),
             "appended": self.appended,
         }
+        if self.unsure:
+            data["unsure"] = True
         if len(self.keys) > 1:
             data["keys"] = [[offset, list(key)] for offset, key in self.keys]
         return data
@@ -207,6 +213,7 @@ class VersionView:
             settings=settings,
             deletes=tuple(data["deletes"]),
             appended=data["appended"],
+            unsure=data.get("unsure", False),
             keys=tuple((offset, tuple(key)) for offset, key in keys),
         )
 
@@ -256,6 +263,7 @@ class Version:
     keys: list[tuple[int, tuple[str, ...]]]
     deletes: list[int] = field(default_factory=list)
     appended: int = 0
+    unsure: bool = False
     last_fields: object = None
 
     def view(self, cut: int) -> VersionView:
@@ -268,6 +276,7 @@ class Version:
             self.settings,
             tuple(self.deletes),
             self.appended,
+            self.unsure,
             tuple(self.keys),
         )
 
@@ -361,6 +370,7 @@ class TableFold:
                 version.set_key(offset, tuple(head["key"]))
             rows = head.get("n")
             version.appended += rows if type(rows) is int and rows > 0 else 0
+            version.unsure |= kind != "webhook" and "run" not in head
         elif kind == "version":
             begun_ms = message_ms({"ts": head.get("begun_ms")}, message_ms(head, ts_ms))
             if self._comes_late(begun_ms, head):
@@ -389,6 +399,7 @@ class TableFold:
             self.active.keys = [(offset, self.active.settings.unique_on)]
             self.active.deletes.clear()
             self.active.appended = 0
+            self.active.unsure = False
         elif kind == "delete" and self.active:
             self.active.deletes.append(offset)
 
@@ -495,6 +506,7 @@ class TableFold:
                 list(view.keys),
                 list(view.deletes),
                 view.appended,
+                view.unsure,
             )
         if data["active"] is not None:
             fold.active = fold.versions[data["active"]]

@@ -16,6 +16,9 @@
     delete    `ids` of rows of the active version that are gone
     signal    nothing changed in the log, readers are to look again
 
+`run` is the run that wrote it, "" where Tailrace wrote it without one. Rows of messages without it, which other programs
+wrote, may fit no type of theirs, so that only a read can count them.
+
 Any message may carry `quiet` (fires nobody), `key` (the unique key of the rows from here on) and `settings` (used
 when no version is active at its place, so that it begins one).
 """

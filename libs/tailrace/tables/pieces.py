@@ -45,6 +45,8 @@ _PIECE_ROWS = 4_096
 again, which makes the work several times as fast."""
 _AT_ONCE_BYTES_MIN = 32 << 10
 """Less is parsed by the message: Arrow's parser takes a while to begin."""
+_AT_ONCE_BYTES_MAX = 4 << 20
+"""What Arrow's parser gets at once. Of a quarter of it the parser makes no use of a second thread."""
 
 
 class FileSource(Protocol):
@@ -173,15 +175,13 @@ def pieces_of(
     step, until = 0, -1
     fields: Mapping[str, FieldType] = {}
     waiting = _Waiting(False, 0)
-    for batch in chain.from_iterable(each.parts(_PARSED_BYTES) for each in batches):
-        if len(batch.joined) >= _AT_ONCE_BYTES_MIN:
-            pieces = _at_once(batch, schemas, rows_max)
-            if pieces is not None:
-                if waiting.rows:
-                    yield waiting.piece(schemas[waiting.step - 1][1] if waiting.step else {})
-                    waiting = _Waiting(False, 0)
-                yield from pieces
-                continue
+    for batch, pieces in chain.from_iterable(_parsed(each, schemas, rows_max) for each in batches):
+        if pieces is not None:
+            if waiting.rows:
+                yield waiting.piece(schemas[waiting.step - 1][1] if waiting.step else {})
+                waiting = _Waiting(False, 0)
+            yield from pieces
+            continue
         documents = zip(batch.offsets, batch.ts_ms, decode_rows(batch), batch.values(), strict=True)
         for offset, ts_ms, doc, value in documents:
             kind = doc.get("kind")
@@ -218,10 +218,25 @@ def pieces_of(
         yield waiting.piece(schemas[waiting.step - 1][1] if waiting.step else {})
 
 
+def _parsed(
+    batch: Messages, schemas: Sequence[tuple[int, Mapping[str, FieldType]]], rows_max: int
+) -> Iterator[tuple[Messages, Iterator[Piece] | None]]:
+    """The messages in parts, each with its rows where Arrow's parser has read them: the larger parts first, because few
+    messages that are not for it are no reason to have it read none."""
+    for part in batch.parts(_AT_ONCE_BYTES_MAX):
+        pieces = _at_once(part, schemas, rows_max)
+        if pieces is not None or len(part.joined) <= _PARSED_BYTES:
+            yield part, pieces
+        else:
+            yield from ((each, _at_once(each, schemas, rows_max)) for each in part.parts(_PARSED_BYTES))
+
+
 def _at_once(
     batch: Messages, schemas: Sequence[tuple[int, Mapping[str, FieldType]]], rows_max: int
 ) -> Iterator[Piece] | None:
     """The rows of a batch as Arrow's parser reads them; None where it is not for that: then nothing was done."""
+    if len(batch.joined) < _AT_ONCE_BYTES_MIN:
+        return None
     lines = rows_alone(batch)
     step = sum(first <= batch.offsets[0] for first, _ in schemas)
     if lines is None or not step or (step < len(schemas) and schemas[step][0] <= batch.offsets[-1]):

@@ -82,7 +82,7 @@ def message_of(route: WebhookRoute, head: Mapping[str, Any], headers: Mapping[st
         rows = [front + value + b"}" for value in raw]
         fields["record"] = parse_type("Json")
     own = {key: value for key, value in head.items() if key != "request_key"}
-    head = {"kind": "rows", **own, "n": len(rows), "fields": fields_to_json(fields)}
+    head = {"kind": "rows", **own, "run": "", "n": len(rows), "fields": fields_to_json(fields)}
     return rows_message(head, b"[" + b",".join(rows) + b"]")
 
 

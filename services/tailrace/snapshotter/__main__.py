@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
             "data": Path(".tailrace"),
             "shared_folder": None,
             "instance": socket.gethostname(),
+            "retention": "7d",
         },
     )
     parser.add_argument("--stdin", action="store_true", help="be told by lines of JSON on standard input")
@@ -92,6 +93,7 @@ def _standing(arguments: Sequence[str] | None) -> SnapshotterSettings | None:
         staging_dir=str(folder / "staging"),
         instance=found.instance,
         shared=True,
+        retention=found.retention,
         idle_exit=None,
     )
 

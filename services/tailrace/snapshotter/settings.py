@@ -99,7 +99,8 @@ class SnapshotterSettings:
     """How often it is decided what may go."""
 
     retention: timedelta = timedelta(days=7)
-    """How long superseded versions stay, and records of the log that are in the lake."""
+    """How long superseded versions stay, and records of the log that are in the lake: `--retention`, `TAILRACE_RETENTION`.
+    An app's and a table's `retention:` come first."""
 
     grace: timedelta = timedelta(minutes=70)
     """Nothing goes that was readable so recently: the longest run limit and an hour."""
