@@ -392,6 +392,17 @@ def test_upkeep_changes_nothing_for_any_reader(setting: Setting) -> None:
     assert rebuild_fold(setting.lake, setting.topic.name)[0].to_json() == setting.topic.fold().to_json()
 
 
+def test_a_late_checkpoint_does_not_put_off_the_next(setting: Setting) -> None:
+    setting.limits = LakeLimits(files_joined_min=99, checkpoint_every=4, commits_kept=8, removed_kept=timedelta(0))
+    made = []
+    for number in range(12):
+        setting.topic.rows({"k": number}, fields={"k": "Integer"})
+        table = setting.snapshot().table
+        if table.delta_version in (3, 5, 8):
+            made.append(tidy(table, limits=setting.limits).checkpoint)
+    assert made == [False, True, True]
+
+
 def test_what_was_removed_of_late_stays(setting: Setting) -> None:
     """Runs that pinned their cut before a merge read the files of then."""
     setting.limits = LakeLimits(files_joined_min=2)
