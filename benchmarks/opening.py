@@ -76,7 +76,6 @@ class _Place:
         next(SnapshotReader(table.snapshot(), self.location.local_path(self.delta_folder)).tables())
         self.delta_ms.append((time.perf_counter() - began_s) * 1e3)
 
-
     async def _run(self, host: Host) -> float:
         """How long the node waited for the first row."""
         run = await one_run(host, self.deployment.graph, next(iter(self.deployment.nodes.values())).node.key)

@@ -102,9 +102,7 @@ class House:
     async def host(self) -> AsyncIterator[Host]:
         """One that has just begun."""
         files = SnapshotFiles(self.location, self.folder / "cache")
-        host = Host(
-            self.log, data_dir=self.folder / "data", runtime=Runtime(), fetch=files.fetch, lake_dir=files.root
-        )
+        host = Host(self.log, data_dir=self.folder / "data", runtime=Runtime(), fetch=files.fetch, lake_dir=files.root)
         await host.start()
         try:
             await host.deploy([self.deployment])

@@ -184,7 +184,9 @@ async def test_a_lake_that_was_deleted_says_what_each_table_lost(house: House) -
     house.log.trim(Partition("shop.removed"), Offset(2))
     shutil.rmtree(house.location.local_path())
     async with house.snapshotter():
-        await house.until(lambda: all((folder / "_delta_log" / f"{1:020}.json").exists() for folder in folders.values()))
+        await house.until(
+            lambda: all((folder / "_delta_log" / f"{1:020}.json").exists() for folder in folders.values())
+        )
         await house.until(lambda: len(house.lost) == 2)
     assert delta_rows(folders["changed"]) == whole and len(whole) == 3
     assert house.lost.keys() == {"sound", "removed"}
