@@ -43,7 +43,11 @@ def test_a_table_comes_before_its_app_and_that_before_the_deployment(tmp_path: P
 def test_a_snapshotter_that_stands_alone_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for variable, arguments, wanted in (("", [], 7 * DAY), ("3d", [], 3 * DAY), ("3d", ["--retention", "12h"], DAY / 2)):
+    for variable, arguments, wanted in (
+        ("", [], 7 * DAY),
+        ("3d", [], 3 * DAY),
+        ("3d", ["--retention", "12h"], DAY / 2),
+    ):
         monkeypatch.setenv("TAILRACE_RETENTION", variable)
         settings = _standing(["--log", "sqlite:///log.db", "--data", "/nowhere", *arguments])
         assert settings is not None and settings.retention == wanted
