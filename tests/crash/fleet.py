@@ -38,7 +38,8 @@ from up_process import environment, write_app
 SLUG, PARTITIONS, SLOTS, KEYS = "fleet", 4, 2, 24
 RUNNERS, GATEWAYS, SNAPSHOTTERS = 3, 2, 2
 PAUSE_S = SESSION_S + 1.5
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
+PATIENCE_FAULT_S = 60.0
 
 LANES = f"partitions: {PARTITIONS}, partition_key:"
 OFTEN = "retries: 20, backoff: 1s"
@@ -129,10 +130,12 @@ class Snapshotter:
 
 
 class Fleet:
-    """Three runners, two gateways and two snapshotters under load; what is done to them comes from a seed."""
+    """Three runners, two gateways and two snapshotters under load; what is done to them comes from a seed. With `fault`, the
+    runners break that promise."""
 
-    def __init__(self, folder: Path, kafka: LocalKafka, *, seed: int) -> None:
-        self.folder, self.kafka = folder, kafka
+    def __init__(self, folder: Path, kafka: LocalKafka, *, seed: int, fault: str = "") -> None:
+        self.folder, self.kafka, self._fault = folder, kafka, fault
+        self._patience_s = PATIENCE_FAULT_S if fault else PATIENCE_S
         self.random = random.Random(seed)
         self.deeds: Counter[str] = Counter()
         self.recovered_s: dict[str, list[float]] = defaultdict(list)
@@ -175,7 +178,7 @@ class Fleet:
     # -- its processes --------------------------------------------------------------------------------------------
 
     def _runner(self, name: str) -> Runner:
-        return Runner(self.folder, self.kafka.url, name)
+        return Runner(self.folder, self.kafka.url, name, fault=self._fault)
 
     def _gateway(self, number: int) -> GatewayProcess:
         folder, port = self.folder / f"gateway{number}", self._ports[number]
@@ -238,10 +241,16 @@ class Fleet:
         self._over("kill snapshotter", self._lake_follows)
 
     def kill_broker(self) -> None:
-        """`kill -9` of the broker, which starts again on its data."""
+        """`kill -9` of the broker, amid whatever it writes; it starts again on its data."""
         self.kafka.kill()
         self.kafka.restart()
         self._over("kill broker")
+
+    def restart_broker(self) -> None:
+        """The broker is told to stop, and starts again."""
+        self.kafka.stop()
+        self.kafka.start()
+        self._over("restart broker")
 
     def pause_runner(self) -> None:
         """A runner stands still until others have its nodes, and finds itself fenced."""
@@ -310,7 +319,7 @@ class Fleet:
             except RetriableError:
                 return False
 
-        wait_for(holds, f"{what} after {dict(self.deeds)}; ended: {self.ended}", PATIENCE_S)
+        wait_for(holds, f"{what} after {dict(self.deeds)}; ended: {self.ended}", self._patience_s)
 
     def _gateways_accept(self) -> Callable[[], bool]:
         before = Counter(self.clients.accepted)
@@ -358,11 +367,14 @@ class Fleet:
             held = [runner.shards() for runner in self.runners.values()]
             return all(held) and sum(map(len, held)) == len(set().union(*held)) == 32
 
-        self._wait(shared, "the shards are shared")
+        try:
+            self._wait(shared, "the shards are shared")
+        except AssertionError as error:
+            raise PromiseBrokenError(str(error)) from error
 
     # -- what must be true ----------------------------------------------------------------------------------------
 
-    def end(self, patience_s: float = PATIENCE_S) -> int:
+    def end(self) -> int:
         """Stop posting, let everything come to its end, and compare; returns how many posts there were.
 
         Raises:
@@ -370,8 +382,8 @@ class Fleet:
         """
         self.clients.stop()
         try:
-            wait_for(self._settled, "every post went through all nodes", patience_s)
-            wait_for(self._lake_follows(), "all is in the lake", patience_s)
+            wait_for(self._settled, "every post went through all nodes", self._patience_s)
+            wait_for(self._lake_follows(), "all is in the lake", self._patience_s)
         except AssertionError as error:
             raise PromiseBrokenError(f"{error}; {self._counts()}; ended: {self.ended}") from error
         return self._check()
@@ -389,8 +401,14 @@ class Fleet:
 
     def fencings(self) -> int:
         """How often a runner was told that another had its shard."""
-        said = [file.read_text(errors="replace") for file in self.folder.glob("runner*.stderr")]
-        return sum(text.count("is another runner's") for text in said)
+        return self._said("is another runner's")
+
+    def markers_written(self) -> int:
+        """How often a runner has written markers that the broker had left out."""
+        return self._said("has left out the markers")
+
+    def _said(self, text: str) -> int:
+        return sum(file.read_text(errors="replace").count(text) for file in self.folder.glob("runner*.stderr"))
 
     def _rows(self, name: str) -> list[dict[str, Any]]:
         numbers = range(PARTITIONS if name in ("events", "dealt") else 1)

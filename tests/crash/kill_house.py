@@ -57,7 +57,7 @@ class CountingProbe(Probe):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class _Faulty:
+class FaultyLog:
     """Wraps a log so that its writers misbehave in the way a fault asks for."""
 
     def __init__(self, log: Any, fault: str) -> None:
@@ -67,14 +67,14 @@ class _Faulty:
         return getattr(self._log, name)
 
     def open_writer(self, name: str) -> Any:
-        return _FaultyWriter(self, self._log.open_writer(name), self._fault)
+        return FaultyWriter(self, self._log.open_writer(name), self._fault)
 
 
-class _FaultyWriter:
+class FaultyWriter:
     unknown_every = 5
     """Commits from one lost answer to the next: seldom enough for work to go on, often enough for a short test."""
 
-    def __init__(self, log: _Faulty, writer: Any, fault: str) -> None:
+    def __init__(self, log: FaultyLog, writer: Any, fault: str) -> None:
         self._log, self._writer, self._fault = log, writer, fault
         self._commits = 0
 
@@ -122,7 +122,7 @@ def plant(fault: str) -> None:
     from tailrace.runner.slots import restore
 
     if fault in LOG_FAULTS:
-        house_module.open_log = lambda *args, **kwargs: _Faulty(open_log(*args, **kwargs), fault)
+        house_module.open_log = lambda *args, **kwargs: FaultyLog(open_log(*args, **kwargs), fault)
     elif fault == "State not restored":
 
         def forgetful(*args: Any) -> Any:
@@ -179,7 +179,13 @@ def describe(house: House) -> None:
     for topic, tail in host._catalog.tails.items():
         print(topic, "fold", tail.fold.position, tail.fold.last_by_writer, file=sys.stderr)
     print(
-        "behind", host._behind, "refreshing", list(host._refreshing), "writers", host._shards.open_ones, file=sys.stderr
+        "behind",
+        host._behind,
+        "refreshing",
+        list(host._refreshing),
+        "writers",
+        list(host._shards.openings),
+        file=sys.stderr,
     )
     for task in asyncio.all_tasks():
         task.print_stack(limit=3, file=sys.stderr)

@@ -49,14 +49,15 @@ def write_app(folder: Path, slug: str, nodes: int) -> Path:
 
 
 class Runner:
-    """One `python -m tailrace.runner`."""
+    """One `python -m tailrace.runner`; with `fault`, one that breaks that promise (`runner_faulty.py`)."""
 
-    def __init__(self, folder: Path, log_url: str, name: str, *arguments: str) -> None:
+    def __init__(self, folder: Path, log_url: str, name: str, *arguments: str, fault: str = "") -> None:
         self.name = name
+        program = (str(Path(__file__).parent / "runner_faulty.py"), fault) if fault else ("-m", "tailrace.runner")
         self._errors = (folder / f"{name}.stderr").open("ab")
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "tailrace.runner", "--log", log_url),
+                *(sys.executable, *program, "--log", log_url),
                 *("--data", str(folder / name), "--shared-folder", str(folder / "shared")),
                 *("--port", "0", "--session-timeout", str(SESSION_S), *arguments),
             ],
