@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tailrace.doctor import Facts, MachineFacts, examine_all
+from tailrace.doctor import Facts, MachineFacts, examine_all, hanging_writers
 from tailrace.lake import LakeFacts
-from tailrace.log import LogFacts, SqliteFacts
+from tailrace.log import HangingTransaction, KafkaFacts, LogFacts, SqliteFacts
 
 GOOD = Facts(
     log=LogFacts(
@@ -42,6 +42,19 @@ def test_all_that_is_wrong_is_named_with_what_mends_it() -> None:
     assert all(each.mend for each in found)
     texts = " ".join(each.what for each in found)
     assert "3600 s ahead of" in texts and "3600 s behind" in texts and "this clock went back" in texts
+
+
+def test_a_transaction_that_nobody_ends_is_named_with_the_command_that_does() -> None:
+    where = {"topic": "shop.orders", "number": 2, "start": 41, "open_ms": 90_000}
+    hanging = (HangingTransaction(**where, writer="shard-3"), HangingTransaction(**where))  # type: ignore[arg-type]
+    kafka = KafkaFacts(servers="b:9092", fetch_version_min=4, brokers=3, hanging=hanging)
+    facts = Facts(log=LogFacts(url="kafka://b:9092", backend=kafka), lake=GOOD.lake, machine=GOOD.machine)
+    ours, foreign = [each for each in examine_all(facts) if each.level == "wrong"]
+    assert "shop.orders/2 from offset 41 on" in ours.what and "writer shard-3" in ours.what and "90 s" in ours.what
+    assert ours.mend == "tailrace doctor --fix"
+    assert "an unknown program" in foreign.what
+    assert "abort --topic shop.orders --partition 2 --start-offset 41" in foreign.mend
+    assert hanging_writers(facts) == ["shard-3"]
 
 
 def test_a_log_that_is_away_is_all_that_is_said_of_it() -> None:

@@ -30,7 +30,10 @@ def doctor(
     log: LogUrl = None,
     lake: LakeUrl = None,
     data: DataFolder = Path(".tailrace"),
-    fix: Annotated[bool, typer.Option("--fix", help="Mend settings of topics; nothing else is touched.")] = False,
+    fix: Annotated[
+        bool,
+        typer.Option("--fix", help="Mend settings of topics, and end transactions that the cluster has left open."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Tell what is wrong with a deployment, and how to mend it.
@@ -43,9 +46,9 @@ def doctor(
     tailrace doctor --json | jq '.[] | select(.level == "wrong")'
     """
     from tailrace.cli.house import HouseSettings
-    from tailrace.doctor import Facts, examine_all, topic_mends
+    from tailrace.doctor import Facts, examine_all, hanging_writers, topic_mends
     from tailrace.lake import examine_lake
-    from tailrace.log import examine, mend_topics
+    from tailrace.log import end_hanging, examine, mend_topics
     from tailrace.runtime import SYSTEM
 
     settings = HouseSettings(data_dir=data, log_url=log, lake_url=lake)
@@ -56,10 +59,14 @@ def doctor(
         log_facts = _log_facts(settings) if _is_missing(settings.url) else examine(settings.url)
         status.update(f"looking at {settings.lake}")
         facts = Facts(log=log_facts, lake=examine_lake(settings.location), machine=machine)
-        if fix and (mends := topic_mends(facts)):
+        mends, writers = topic_mends(facts), hanging_writers(facts)
+        if fix and (mends or writers):
             for name, wanted in mends.items():
                 say(f"{name}: setting {', '.join(f'{key}={value}' for key, value in wanted.items())}")
             mend_topics(settings.url, mends)
+            for writer in writers:
+                say(f"{writer}: ending its transaction as it was decided")
+            end_hanging(settings.url, writers)
             facts = Facts(log=examine(settings.url), lake=facts.lake, machine=machine)
     findings = examine_all(facts)
     if as_json:

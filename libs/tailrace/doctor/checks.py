@@ -9,7 +9,7 @@ from typing import Literal
 from tailrace.doctor.facts import Facts
 from tailrace.log import KafkaFacts, KafkaTopicFacts, SqliteFacts
 
-__all__ = ["CHECKS", "Finding", "examine_all", "topic_mends"]
+__all__ = ["CHECKS", "Finding", "examine_all", "hanging_writers", "topic_mends"]
 
 CLOCK_MS_MAX = 2_000
 """Clocks that differ by less do no harm: retention goes by hours, dedupe windows by minutes."""
@@ -94,6 +94,31 @@ def topic_settings(facts: Facts) -> Iterator[Finding]:
         yield _wrong("topic settings", f"{name}: {differing}", "tailrace doctor --fix")
     if not mends:
         yield _ok("topic settings", f"{len(kafka.topics)} topics are kept for ever, as they must be")
+
+
+def transactions(facts: Facts) -> Iterator[Finding]:
+    if (kafka := _kafka(facts)) is None:
+        return
+    for each in kafka.hanging:
+        where = f"{each.topic}/{each.number}"
+        abort = f"abort --topic {each.topic} --partition {each.number} --start-offset {each.start}"
+        yield _wrong(
+            "transactions",
+            f"{where} from offset {each.start} on is seen by nobody: a transaction of "
+            f"{f'writer {each.writer}' if each.writer else 'an unknown program'} has been open there for "
+            f"{each.open_ms // 1000} s, and nothing will end it",
+            "tailrace doctor --fix"
+            if each.writer
+            else f"kafka-transactions.sh --bootstrap-server {kafka.servers} {abort}; it drops what was written",
+        )
+    if not kafka.hanging:
+        yield _ok("transactions", "none is left open")
+
+
+def hanging_writers(facts: Facts) -> list[str]:
+    """Writers of ours that have transactions open which nothing will end."""
+    kafka = _kafka(facts)
+    return sorted({each.writer for each in (kafka.hanging if kafka else ()) if each.writer})
 
 
 def replication(facts: Facts) -> Iterator[Finding]:
@@ -233,6 +258,7 @@ CHECKS: Sequence[Check] = (
     broker_version,
     permissions,
     topic_settings,
+    transactions,
     replication,
     lag,
     sqlite_file,

@@ -39,8 +39,8 @@ from tailrace.log.errors import (
     RestoreUnfinishedError,
     TopicNotFoundError,
 )
-from tailrace.log.examine import examine, mend_topics
-from tailrace.log.facts import KafkaFacts, KafkaTopicFacts, LogFacts, SqliteFacts
+from tailrace.log.examine import end_hanging, examine, mend_topics
+from tailrace.log.facts import HangingTransaction, KafkaFacts, KafkaTopicFacts, LogFacts, SqliteFacts
 from tailrace.log.scanning import scan
 from tailrace.runtime import SYSTEM, Runtime
 
@@ -52,6 +52,7 @@ __all__ = [
     "Commit",
     "DiskFullError",
     "FencedError",
+    "HangingTransaction",
     "KafkaFacts",
     "KafkaTopicFacts",
     "Log",
@@ -82,6 +83,7 @@ __all__ = [
     "TopicSpec",
     "Watch",
     "Writer",
+    "end_hanging",
     "examine",
     "mend_topics",
     "open_log",

@@ -179,6 +179,12 @@ class Writer(Protocol):
         """
         ...
 
+    @property
+    def lost(self) -> bool:
+        """Whether the next commit could only raise `OutcomeUnknownError`. To be asked every few seconds of a writer that has
+        nothing to commit: what it committed last may be seen by nobody until its name is opened again."""
+        ...
+
     def commit(
         self, appends: Sequence[Append] = (), places: Mapping[str, Mapping[Partition, Place]] | None = None
     ) -> Commit:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Sequence
+from contextlib import closing, suppress
 
 from tailrace.errors import TailraceError
 from tailrace.log.contract import Log
@@ -10,7 +11,7 @@ from tailrace.log.errors import RestoreUnfinishedError
 from tailrace.log.facts import LogFacts
 from tailrace.runtime import SYSTEM, Runtime
 
-__all__ = ["examine", "mend_topics"]
+__all__ = ["end_hanging", "examine", "mend_topics"]
 
 
 def examine(url: str, *, runtime: Runtime = SYSTEM) -> LogFacts:
@@ -53,13 +54,22 @@ def _facts(log: Log, shown: str) -> LogFacts:
     return LogFacts(url=shown, backend=kafka, clock_ahead_ms=ahead_ms, newest_birth_ms=born_ms, lags=lags)
 
 
+def end_hanging(url: str, writers: Sequence[str]) -> None:
+    """End what Kafka has left open of these writers, as it was decided; nothing on SQLite, where nothing stays open.
+
+    Raises what opening a writer does.
+    """
+    if writers and url.startswith("kafka://"):
+        from tailrace.log.kafka import KafkaLog
+
+        with closing(KafkaLog(url)) as log:
+            log.end_hanging(writers)
+
+
 def mend_topics(url: str, wrong: dict[str, dict[str, str]]) -> None:
     """Give Kafka's topics (name -> settings) what our promises rest on; nothing on SQLite, which has no settings."""
     if wrong and url.startswith("kafka://"):
         from tailrace.log.kafka import KafkaLog
 
-        log = KafkaLog(url)
-        try:
+        with closing(KafkaLog(url)) as log:
             log.mend_topics(wrong)
-        finally:
-            log.close()

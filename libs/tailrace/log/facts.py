@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["KafkaFacts", "KafkaTopicFacts", "LogFacts", "SqliteFacts"]
+__all__ = ["HangingTransaction", "KafkaFacts", "KafkaTopicFacts", "LogFacts", "SqliteFacts"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +39,21 @@ class KafkaTopicFacts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HangingTransaction:
+    """A transaction that nobody will end any more; what lies behind its start is seen by no reader."""
+
+    topic: str
+    number: int
+    """Of the partition."""
+    start: int
+    """Offset of its first record there."""
+    open_ms: int
+    """Since its last record there was written."""
+    writer: str = ""
+    """Whose it is; empty: not one of ours, or its coordinator does not know it any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaFacts:
     """A cluster."""
 
@@ -50,6 +65,8 @@ class KafkaFacts:
     topics: Sequence[KafkaTopicFacts] = ()
     missing_rights: frozenset[str] = frozenset()
     """What our user may not do with the cluster, a new topic, a group or a transactional id, as `operation on what`."""
+    hanging: Sequence[HangingTransaction] = ()
+    """In topics of ours, as far as our user may READ them."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Of a broker; empty where our user may not see them."""
 

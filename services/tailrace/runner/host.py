@@ -232,6 +232,7 @@ class Host:
         self._spawn(self._listen())
         self._spawn(self.journal.read_others())
         self._spawn(self._trim_history())
+        self._spawn(self._look_after_writers())
 
     async def deploy(self, deployments: Sequence[Deployment]) -> None:
         """These are the apps from now on. Nodes that are gone or have changed end their run first."""
@@ -831,6 +832,14 @@ class Host:
         for name, state in transaction.states.items():
             self._slots[name].rebase(state)
         self._post(Committed(now_ms=self._now(), shard=shard, commit=command.commit))
+
+    async def _look_after_writers(self) -> None:
+        """Open anew those that lost the log while they had nothing to write: until then others may wait for what they wrote
+        last."""
+        while True:
+            await asyncio.sleep(self.settings.writer_interval.total_seconds())
+            for shard in self._shards.lost():
+                self._lose(shard, "the log was away")
 
     def _lose(self, shard: int, reason: str) -> None:
         """The shard's writer is gone: drop what the shard had in flight, and open it again."""

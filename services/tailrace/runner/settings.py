@@ -99,6 +99,9 @@ class RunnerSettings:
     retry_pause: timedelta = timedelta(milliseconds=250)
     """Pause before a log that is away is asked again."""
 
+    writer_interval: timedelta = timedelta(seconds=2)
+    """How often writers that have nothing to write are asked whether they still can: no more than a look at memory."""
+
     def __post_init__(self) -> None:
         for name in ("shards", "shards_shared"):
             if getattr(self, name) < 1:

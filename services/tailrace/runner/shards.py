@@ -188,6 +188,10 @@ class Shards:
             await asyncio.get_running_loop().run_in_executor(self._threads, lambda: writer.commit(appends))
             return changed
 
+    def lost(self) -> list[int]:
+        """Shards whose writer is good for nothing any more, though nothing was asked of it."""
+        return [shard for shard, writer in self._writers.items() if not self._turns[shard].locked() and writer.lost]
+
     def close(self) -> None:
         """Let go of the writers."""
         for writer in self._writers.values():

@@ -25,8 +25,12 @@ class Connections:
 
     @property
     def broken(self) -> bool:
-        """Whether one that was in use broke, ever."""
+        """Whether one that was in use broke since the producer was made, or since `forget`."""
         return self._broken
+
+    def forget(self) -> None:
+        """Nothing was on its way when it broke, so no copy of anything can arrive."""
+        self._broken = False
 
     def log(self, level: int, text: str, *values: object) -> None:
         """Called by confluent-kafka, as `logging.Logger.log`."""

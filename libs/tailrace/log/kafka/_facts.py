@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,10 +14,12 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # t
 from tailrace.errors import TailraceError
 from tailrace.log.contract import Append, NewRecord, Offset, Partition, Place, TopicInfo, TopicSpec
 from tailrace.log.errors import BrokerTooOldError
-from tailrace.log.facts import KafkaFacts, KafkaTopicFacts
+from tailrace.log.facts import HangingTransaction, KafkaFacts, KafkaTopicFacts
 from tailrace.log.kafka._clients import Clients
 from tailrace.log.kafka._cluster import INTERNAL, Cluster, topic_settings
 from tailrace.log.kafka._failures import error_of
+from tailrace.log.kafka._transactions import open_transactions, transactional_ids
+from tailrace.log.kafka._unmarked import writer_of
 from tailrace.log.kafka._url import KafkaUrl
 from tailrace.runtime import Clock
 
@@ -29,6 +30,8 @@ FETCH_VERSION_MIN = 4
 
 _TOPIC_RIGHTS = ("READ", "WRITE", "CREATE", "DELETE", "DESCRIBE", "DESCRIBE_CONFIGS", "ALTER_CONFIGS")
 _TIMEOUT_S = 3.0
+_ABORTED_MS = 15_000
+"""How long after its time-out a transaction may stay open: brokers look for such ones each 10 s."""
 _ADVICE = ("min.insync.replicas",)
 
 
@@ -51,6 +54,7 @@ def find_facts(
             brokers=brokers,
             topics=_topics(admin, clients, topics),
             missing_rights=frozenset(missing),
+            hanging=_hanging(clients, cluster, clock),
             settings=_settings(admin, [ConfigResource(ResourceType.BROKER, "1")]).get("1", {}),
         ),
         ahead_ms,
@@ -103,6 +107,32 @@ def _try_everything(clients: Clients, cluster: Cluster, clock: Clock, missing: s
         appends.close()
         tried(f"DELETE on topics {INTERNAL}*", lambda: cluster.delete([topic, numbers_topic(writer_name)]))
     return ahead_ms
+
+
+def _hanging(clients: Clients, cluster: Cluster, clock: Clock) -> list[HangingTransaction]:
+    """Transactions that are open for longer than the cluster lets any of ours be open."""
+    least_ms = int(clients.limits.transaction_timeout.total_seconds() * 1000) + _ABORTED_MS
+    try:
+        there = cluster.describe([name for name in cluster.hello() if not name.startswith("__")])
+        partitions = [Partition(name, number) for name, found in there.items() for number in range(found.partitions)]
+        ends, very_ends = cluster.edges(partitions, "end"), cluster.edges(partitions, "very-end")
+        still_open = [partition for partition in partitions if ends[partition] < very_ends[partition]]
+        opened = open_transactions(clients, still_open) if still_open else []
+        now_ms = clock.now_ms()
+        hanging = [each for each in opened if now_ms - each.last_ms > least_ms]
+        names = transactional_ids(clients, {each.producer_id for each in hanging}) if hanging else {}
+    except TailraceError:  # what is missing for it is told among the rights
+        return []
+    return [
+        HangingTransaction(
+            topic=each.partition.topic,
+            number=each.partition.number,
+            start=each.start,
+            open_ms=now_ms - each.last_ms,
+            writer=writer_of(names.get(each.producer_id, "")),
+        )
+        for each in hanging
+    ]
 
 
 def _short(error: BaseException) -> str:
@@ -169,20 +199,15 @@ def fetch_version_min(url: KafkaUrl) -> int | None:
     for server in url.servers.split(","):
         host, _, port = server.rpartition(":")
         with suppress(OSError, struct.error, IndexError):
-            return _ask_versions(host.strip("[]"), int(port), url.settings)
+            return _ask_versions(host.strip("[]"), int(port), url)
     return None
 
 
-def _ask_versions(host: str, port: int, settings: dict[str, str]) -> int | None:
+def _ask_versions(host: str, port: int, url: KafkaUrl) -> int | None:
     body = struct.pack(">hhih", 18, 0, 1, 8) + b"tailrace"
     with socket.create_connection((host, port), _TIMEOUT_S) as plain:
-        connection = plain
-        if "ssl" in settings.get("security.protocol", "").lower():
-            context = ssl.create_default_context(cafile=settings.get("ssl.ca.location"))
-            if settings.get("ssl.endpoint.identification.algorithm") == "none":
-                context.check_hostname = False
-            if certificate := settings.get("ssl.certificate.location"):
-                context.load_cert_chain(certificate, settings.get("ssl.key.location"), settings.get("ssl.key.password"))
+        connection: socket.socket = plain
+        if (context := url.ssl_context()) is not None:
             connection = context.wrap_socket(plain, server_hostname=host)
         connection.sendall(struct.pack(">i", len(body)) + body)
         (length,) = struct.unpack(">i", _exactly(connection, 4))

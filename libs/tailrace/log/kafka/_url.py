@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
@@ -64,6 +65,18 @@ class KafkaUrl:
                 raise LogUrlError(shown, f"{name} is set by Tailrace, because its promises rest on it: leave it out")
         with_ports = [server if re.search(r":\d+$", server) else f"{server}:9092" for server in servers]
         return cls(",".join(with_ports), settings, shown)
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """For clients other than librdkafka: what its settings ask for; None where they ask for no TLS."""
+        settings = self.settings
+        if not settings.get("security.protocol", "").lower().endswith("ssl"):
+            return None
+        context = ssl.create_default_context(cafile=settings.get("ssl.ca.location"))
+        if settings.get("ssl.endpoint.identification.algorithm") == "none":
+            context.check_hostname = False
+        if certificate := settings.get("ssl.certificate.location"):
+            context.load_cert_chain(certificate, settings.get("ssl.key.location"), settings.get("ssl.key.password"))
+        return context
 
 
 def _masked(url: str) -> str:

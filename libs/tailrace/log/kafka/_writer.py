@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -23,6 +24,7 @@ from tailrace.log.kafka._connections import Connections
 from tailrace.log.kafka._failures import CLIENT_ERRORS, FENCED, MISSING, PASSING, error_of, reason_of
 from tailrace.log.kafka._reader import Reader
 from tailrace.log.kafka._sender import produce_all
+from tailrace.log.kafka._unmarked import end_unmarked, transactional_id
 from tailrace.runtime import Probe
 
 __all__ = ["NUMBERS", "NUMBERS_SETTINGS", "KafkaWriter", "last_number", "mark_of", "numbers_topic"]
@@ -41,6 +43,10 @@ NUMBERS_SETTINGS = {
 _ABORT_S = 2.0
 """Longest wait for an abort, after the call's own time: what cannot be aborted by then is left to the next opener."""
 
+_REST_S = 30.0
+"""A connection that breaks so long after the last commit takes nothing along: that has its markers, and nothing is on its way.
+Brokers close connections that are idle (for ten minutes, unless set); what runs longer than that must be able to commit."""
+
 _LOOK_BACK = 64
 """Offsets before the end among which the last number is looked for first."""
 
@@ -55,7 +61,8 @@ class KafkaWriter:
     """Opening, so that a late opener can not commit over what it has not seen:
 
     1. `init_transactions` fences older producers of the name and ends what they had open.
-    2. Only then the number of the last commit is read, up to a settled end.
+    2. What a broker that died has left open of theirs all the same is ended as it was decided (see `_unmarked`).
+    3. Only then the number of the last commit is read, up to a settled end.
 
     A commit:
 
@@ -82,6 +89,7 @@ class KafkaWriter:
             cluster.create([TopicSpec(self._numbers.topic, compacted=True)], NUMBERS_SETTINGS)
         self._producer = self._open(cluster.deadline())
         self._commits = self._read_number()
+        self._rests_since_s = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -90,6 +98,15 @@ class KafkaWriter:
     @property
     def commits(self) -> int:
         return self._commits
+
+    @property
+    def lost(self) -> bool:
+        if self._producer is None:
+            return True
+        self._producer.poll(0)
+        if self._connections.broken and time.monotonic() - self._rests_since_s > _REST_S:
+            self._connections.forget()
+        return self._connections.broken
 
     def commit(
         self, appends: Sequence[Append] = (), places: Mapping[str, Mapping[Partition, Place]] | None = None
@@ -108,6 +125,12 @@ class KafkaWriter:
         deadline = self._cluster.deadline()
         sent = {partition: _Sent(partition) for partition, records in by_partition.items() if records}
         sent[self._numbers] = _Sent(self._numbers)
+        try:
+            # What the last commit wrote may lack its markers (see `_unmarked`), and an abort of this one would take it along.
+            self._check_connections()
+        except ConnectionResetError as error:
+            self._give_up()
+            raise self._unknown(number, error) from error
         try:
             self._send(
                 {**by_partition, self._numbers: [mark_of(self._name, number, self._token)]}, places, sent, deadline
@@ -133,7 +156,7 @@ class KafkaWriter:
         except BaseException:
             self._give_up()
             raise
-        self._commits = number
+        self._commits, self._rests_since_s = number, time.monotonic()
         written = {
             partition: OffsetRange(Offset(each.start), Offset(each.stop))
             for partition, each in sent.items()
@@ -179,7 +202,8 @@ class KafkaWriter:
         self._probe.reached("kafka-commit-after")
 
     def _check_connections(self) -> None:
-        assert self._producer is not None
+        if self._producer is None:
+            raise ConnectionResetError("it was thrown away")
         self._producer.poll(0)
         if self._connections.broken:
             raise ConnectionResetError("a connection broke: a copy of what was on its way may still arrive")
@@ -253,7 +277,7 @@ class KafkaWriter:
             producer = self._clients.producer(
                 self._connections,
                 **{
-                    "transactional.id": f"tailrace.{self._name}",
+                    "transactional.id": transactional_id(self._name),
                     "transaction.timeout.ms": timeout_ms,
                     "message.timeout.ms": int(self._clients.timeout_s * 1000),
                 },
@@ -275,7 +299,11 @@ class KafkaWriter:
             deadline.pause()
 
     def _read_number(self) -> int:
-        end = self._cluster.settled_ends([self._numbers])[self._numbers]
+        numbers = [self._numbers]
+        # Whatever was open when the name was opened has been ended by that. If it has not, nobody else will do it.
+        if self._cluster.edges(numbers, "end") != self._cluster.edges(numbers, "very-end"):
+            end_unmarked(self._clients, self._cluster, self._reader, transactional_id(self._name))
+        end = self._cluster.settled_ends(numbers)[self._numbers]
         self._reader.saw_end(self._numbers, end)
         _, number = last_number(self._cluster, self._reader, self._numbers, end)
         return number

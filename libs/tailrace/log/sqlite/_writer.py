@@ -37,6 +37,10 @@ class SqliteWriter:
     def commits(self) -> int:
         return self._commits
 
+    @property
+    def lost(self) -> bool:
+        return False
+
     def commit(
         self, appends: Sequence[Append] = (), places: Mapping[str, Mapping[Partition, Place]] | None = None
     ) -> Commit:

@@ -7,7 +7,6 @@ to that topic, and serves it with the runner's other pages. No record of any Tab
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,7 +80,7 @@ class Group:
         self._app = app = faust.App(
             GROUP,
             broker=[URL(f"kafka://{server}") for server in url.servers.split(",")],
-            broker_credentials=_credentials(url.settings),
+            broker_credentials=_credentials(url),
             broker_session_timeout=session_s,
             broker_heartbeat_interval=min(1.0, session_s / _HEARTBEATS),
             broker_rebalance_timeout=session_s,
@@ -160,21 +159,10 @@ def _view(page: Page) -> Any:
     return view
 
 
-def _credentials(settings: Mapping[str, str]) -> Any:
+def _credentials(url: KafkaUrl) -> Any:
     """librdkafka's settings of the log's URL, as Faust wants them; None where there are none."""
-    protocol = settings.get("security.protocol", "plaintext").lower()
-    context = None
-    if protocol.endswith("ssl"):
-        context = ssl.create_default_context(cafile=settings.get("ssl.ca.location"))
-        if "ssl.certificate.location" in settings:
-            context.load_cert_chain(
-                settings["ssl.certificate.location"],
-                settings.get("ssl.key.location"),
-                settings.get("ssl.key.password"),
-            )
-        if settings.get("ssl.endpoint.identification.algorithm") == "none":
-            context.check_hostname = False
-    if protocol.startswith("sasl"):
+    settings, context = url.settings, url.ssl_context()
+    if settings.get("security.protocol", "").lower().startswith("sasl"):
         return faust.SASLCredentials(
             username=settings.get("sasl.username"),
             password=settings.get("sasl.password"),

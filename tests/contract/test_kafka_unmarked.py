@@ -1,0 +1,117 @@
+"""A transaction that was decided and lacks its markers, as a broker leaves it that died at the wrong moment."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from tailrace.doctor import Facts, MachineFacts, examine_all, hanging_writers
+from tailrace.lake import LakeFacts
+from tailrace.log import Append, Log, NewRecord, Offset, Partition, TopicSpec, end_hanging, examine, open_log
+from tailrace.log.kafka._writer import numbers_topic
+from tailrace.runtime import Runtime, SystemClock
+from tailrace.testing.kafka import LocalKafka
+
+TABLE = Partition("orders")
+CONTROL = 0x20
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
+
+
+class LaterClock(SystemClock):
+    """A minute later than it is."""
+
+    def now_ms(self) -> int:
+        return super().now_ms() + 60_000
+
+
+@pytest.fixture
+def kafka(tmp_path: Path) -> Iterator[LocalKafka]:
+    """A broker of its own, because it dies."""
+    with LocalKafka(folder=tmp_path / "kafka", startup_timeout=timedelta(minutes=2)) as broker:
+        yield broker
+
+
+def without_last_marker(partition: Path) -> None:
+    """Take the last batch of a partition away, which is to be a marker, and what the broker remembers of it apart from that."""
+    [segment] = partition.glob("*.log")
+    data, at, last = segment.read_bytes(), 0, 0
+    while at + 12 <= len(data) and (size := struct.unpack_from(">i", data, at + 8)[0]) > 0:
+        last, at = at, at + 12 + size
+    assert struct.unpack_from(">h", data, last + 21)[0] & CONTROL, "the last batch is no marker"
+    segment.write_bytes(data[:last])
+    for more in (*partition.glob("*.index"), *partition.glob("*.timeindex"), *partition.glob("*.snapshot")):
+        more.unlink()
+
+
+def leave_unmarked(kafka: LocalKafka, log: Log, *partitions: Partition) -> None:
+    log.settled_ends(partitions)  # the markers are there
+    log.close()
+    kafka.kill()
+    for topic, number in partitions:
+        without_last_marker(kafka.folder / "data" / f"{topic}-{number}")
+    kafka.restart()
+
+
+def values(log: Log) -> list[bytes | None]:
+    end = log.settled_ends([TABLE])[TABLE]
+    return [record.value for record in log.read(TABLE, Offset(0), stop=end).records]
+
+
+def test_a_commit_without_markers_is_ended_by_the_next_opener_and_by_doctor(kafka: LocalKafka) -> None:
+    """Nothing of it is lost, its number is not either, and what was aborted stays aborted."""
+    log = open_log(kafka.url)
+    log.create_topics([TopicSpec("orders")])
+    for name in ("w", "other"):
+        writer = log.open_writer(name)
+        writer.commit([Append(TABLE, [NewRecord(b"1")])])
+        writer.close()
+
+    # Both commits, as far as the numbers tell; the table's last marker was of `other`.
+    leave_unmarked(kafka, log, TABLE, Partition(numbers_topic("w")), Partition(numbers_topic("other")))
+    log = open_log(kafka.url)
+    assert len(log.read(TABLE, Offset(0)).records) == 1, "what has no marker is not seen"
+    assert log.open_writer("w").commits == 1
+
+    facts = Facts(
+        log=examine(kafka.url, runtime=Runtime(clock=LaterClock())),
+        lake=LakeFacts(url="none"),
+        machine=MachineFacts(python=(3, 11, 0)),
+    )
+    found = [each for each in examine_all(facts) if each.check == "transactions"]
+    assert {each.what.partition(" ")[0] for each in found} == {"orders/0", f"{numbers_topic('other')}/0"}
+    assert {each.mend for each in found} == {"tailrace doctor --fix"}
+    assert hanging_writers(facts) == ["other"]
+    end_hanging(kafka.url, hanging_writers(facts))
+    assert values(log) == [b"1", b"1"]
+    assert log.open_writer("other").commits == 1
+    log.close()
+
+
+def test_an_abort_without_markers_stays_an_abort(kafka: LocalKafka) -> None:
+    log = open_log(kafka.url)
+    log.create_topics([TopicSpec("orders")])
+    writer = log.open_writer("w")
+    writer.commit([Append(TABLE, [NewRecord(b"1")])])
+    writer.close()
+    rival = Producer({"bootstrap.servers": kafka.address, "transactional.id": "tailrace.w"})
+    rival.init_transactions(30)
+    rival.begin_transaction()
+    for topic in (TABLE.topic, numbers_topic("w")):
+        rival.produce(topic, b"aborted", partition=0)
+    rival.flush(30)
+    rival.abort_transaction(30)
+
+    leave_unmarked(kafka, log, TABLE, Partition(numbers_topic("w")))
+    log = open_log(kafka.url)
+    again = log.open_writer("w")
+    assert again.commits == 1
+    assert values(log) == [b"1"]
+    again.commit([Append(TABLE, [NewRecord(b"2")])])
+    assert values(log) == [b"1", b"2"]
+    log.close()
