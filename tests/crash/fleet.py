@@ -15,6 +15,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,11 @@ OUTPUTS: Mapping[str, tuple[Partition, ...]] = {
 """Where each slot writes."""
 
 
+def broker_for(folder: Path) -> LocalKafka:
+    """A broker of its own, because it is killed too."""
+    return LocalKafka(folder=folder / "kafka", startup_timeout=timedelta(seconds=PATIENCE_S))
+
+
 class Snapshotter:
     """One `python -m tailrace.snapshotter`."""
 
@@ -135,7 +141,7 @@ class Fleet:
 
     def __init__(self, folder: Path, kafka: LocalKafka, *, seed: int, fault: str = "") -> None:
         self.folder, self.kafka, self._fault = folder, kafka, fault
-        self._patience_s = PATIENCE_FAULT_S if fault else PATIENCE_S
+        self._patience_s = PATIENCE_S
         self.random = random.Random(seed)
         self.deeds: Counter[str] = Counter()
         self.recovered_s: dict[str, list[float]] = defaultdict(list)
@@ -170,6 +176,8 @@ class Fleet:
         except BaseException:
             self.stop()
             raise
+        if self._fault:  # it was slow or not; what comes does harm or not
+            self._patience_s = PATIENCE_FAULT_S
         return self
 
     def __exit__(self, *_: object) -> None:

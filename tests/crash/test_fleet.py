@@ -6,11 +6,10 @@ import os
 import random
 import statistics
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from fleet import Fleet
+from fleet import Fleet, broker_for
 
 from tailrace.testing.kafka import LocalKafka
 
@@ -43,8 +42,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(600)]
 
 @pytest.fixture
 def kafka(tmp_path: Path) -> Iterator[LocalKafka]:
-    """A broker of its own, because it is killed too."""
-    with LocalKafka(folder=tmp_path / "kafka", startup_timeout=timedelta(minutes=3)) as broker:
+    with broker_for(tmp_path) as broker:
         yield broker
 
 

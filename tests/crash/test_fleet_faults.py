@@ -6,10 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from fleet import Fleet
+from fleet import Fleet, broker_for
 from kill_harness import PromiseBrokenError
-
-from tailrace.testing.kafka import LocalKafka
 
 ROUNDS_MAX = 4
 SEED = int(os.environ.get("TAILRACE_SEED", "1"))
@@ -33,7 +31,7 @@ def test_a_planted_fault_is_found(tmp_path: Path, fault: str) -> None:
             folder = tmp_path / str(number)
             folder.mkdir()
             with (
-                LocalKafka(folder=folder / "kafka") as kafka,
+                broker_for(folder) as kafka,
                 Fleet(folder, kafka, seed=SEED + number, fault=fault) as fleet,
             ):
                 for deed in FAULTS[fault]:

@@ -32,7 +32,6 @@ from tailrace.log.kafka._cut import take_cut
 from tailrace.log.kafka._facts import check_version, find_facts, mend_topics
 from tailrace.log.kafka._reader import Reader
 from tailrace.log.kafka._registry import Registry
-from tailrace.log.kafka._unmarked import end_unmarked, transactional_id
 from tailrace.log.kafka._url import KafkaUrl
 from tailrace.log.kafka._watch import KafkaWatch
 from tailrace.log.kafka._writer import KafkaWriter
@@ -168,7 +167,6 @@ class KafkaLog:
         """End as it was decided what the cluster has left open of these writers. Whoever has one of them is fenced."""
         for name in writers:
             self.open_writer(name).close()
-            end_unmarked(self._clients, self._cluster, self._reader, transactional_id(name))
 
     def close(self) -> None:
         if self._clients.closed:

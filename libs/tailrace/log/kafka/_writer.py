@@ -301,8 +301,11 @@ class KafkaWriter:
     def _read_number(self) -> int:
         numbers = [self._numbers]
         # Whatever was open when the name was opened has been ended by that. If it has not, nobody else will do it.
-        if self._cluster.edges(numbers, "end") != self._cluster.edges(numbers, "very-end"):
+        try:
             end_unmarked(self._clients, self._cluster, self._reader, transactional_id(self._name))
+        except LogUnavailableError:  # a user who may not look; it is said where it matters
+            if self._cluster.edges(numbers, "end") != self._cluster.edges(numbers, "very-end"):
+                raise
         end = self._cluster.settled_ends(numbers)[self._numbers]
         self._reader.saw_end(self._numbers, end)
         _, number = last_number(self._cluster, self._reader, self._numbers, end)
