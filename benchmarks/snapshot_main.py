@@ -22,7 +22,7 @@ import pyarrow.json
 from tailrace.lake import LakeLocation
 from tailrace.log import Partition, open_log
 from tailrace.runtime import Runtime
-from tailrace.snapshotter import SnapshotterSettings, table_topics
+from tailrace.snapshotter import SnapshotterSettings, table_lanes
 from tailrace.snapshotter.service import Snapshotter
 
 BARE_RECORDS = 10_000
@@ -43,7 +43,7 @@ def bare(settings: SnapshotterSettings) -> None:
     from confluent_kafka import Consumer, TopicPartition
 
     log = open_log(settings.log_url)
-    (topic,) = table_topics(log, settings.graphs)
+    (topic,) = table_lanes(log, settings.graphs)
     end = log.ends([Partition(topic)])[Partition(topic)]
     log.close()
     consumer = Consumer(

@@ -31,7 +31,7 @@ from tailrace.control import ControlLog
 from tailrace.errors import RetriableError
 from tailrace.graph import load_app
 from tailrace.log import Log, Offset, Partition, open_log, scan
-from tailrace.snapshotter import GROUP, read_index, table_topics
+from tailrace.snapshotter import GROUP, read_index, table_lanes
 from tailrace.tables import partition_of_key
 from tailrace.testing.kafka import LocalKafka
 from up_process import environment, write_app
@@ -462,7 +462,7 @@ class Fleet:
 
     def _check_lake(self) -> None:
         """Any Delta reader sees the rows of the log."""
-        index = read_index(self.log, SLUG, table_topics(self.log, [SLUG]))
+        index = read_index(self.log, SLUG, table_lanes(self.log, [SLUG]))
         for name in IN_LAKE:
             entry = index[f"{SLUG}.{name}"]
             fold = entry.table_fold()

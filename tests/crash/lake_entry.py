@@ -15,6 +15,7 @@ import deltalake
 from tailrace.lake import LakeLimits, VersionTable
 from tailrace.snapshotter import service, work
 from tailrace.snapshotter.__main__ import main
+from tailrace.tables import lane_of
 
 LIMITS = LakeLimits(files_joined_min=3, checkpoint_every=3, commits_kept=20, removed_kept=timedelta(minutes=5))
 
@@ -25,13 +26,15 @@ def begin_at(position_of: Any) -> None:
     places: dict[str, int] = {}
 
     def remember(self: Any) -> bool:
-        places[self.info.name] = position_of(self)
+        places[self.lane.key] = position_of(self)
         return step(self)
 
     def forgetful(location: Any, source: Any, fold: Any, version: str, *, table: Any = None, **more: Any) -> Any:
-        table = table or VersionTable.open(location, location.folder(source.topic, version))
+        table = table or VersionTable.open(location, location.folder(source.topic, version, source.lane))
         if table is not None:
-            table.meta = replace(table.meta, position=min(table.meta.position, places[source.topic]))
+            table.meta = replace(
+                table.meta, position=min(table.meta.position, places[lane_of(source.topic, source.lane or 0)])
+            )
         return snapshot_version(location, source, fold, version, table=table, **more)
 
     work.TableWork.step = remember  # type: ignore[method-assign]
@@ -54,7 +57,7 @@ def commit_the_place_first() -> None:
     write = work.TableWork._write
 
     def hasty(self: Any, fold: Any, messages: Any) -> Any:
-        self._save(self.info.name, fold.position, [])
+        self._save(self.lane, fold.position, [])
         self.place = fold.position
         self._runtime.probe.reached("place-too-early")
         return write(self, fold, messages)

@@ -19,13 +19,24 @@ import orjson
 import pyarrow as pa
 from table_reading import LogSource, fold_topic
 
-from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log
-from tailrace.snapshotter import GROUP, SnapshotterSettings, TableWish, read_index, table_topics
-from tailrace.tables import IdMaker, StagedFiles, TableFold, VersionReader, message, rows_message
+from tailrace.lake import LakeLocation
+from tailrace.log import Append, Log, NewRecord, Partition, TopicSpec, open_log
+from tailrace.snapshotter import (
+    GROUP,
+    SnapshotterSettings,
+    TableLane,
+    TableWish,
+    lanes_by_key,
+    read_index,
+    table_lanes,
+)
+from tailrace.tables import StagedFiles, TableFold, VersionReader, message, rows_message
 
 PATIENCE_S = 60.0
-PLAIN, KEYED, SWAPPED = "siege.plain", "siege.keyed", "siege.swapped"
-TOPICS = (PLAIN, KEYED, SWAPPED)
+PLAIN, KEYED, SWAPPED, PARTED = "siege.plain", "siege.keyed", "siege.swapped", "siege.parted"
+TOPICS = (PLAIN, KEYED, SWAPPED, PARTED)
+PARTITIONS = 2
+"""Of `PARTED`."""
 FIELDS = {"number": "Integer", "text": "Text"}
 
 
@@ -34,7 +45,8 @@ class PromiseBrokenError(AssertionError):
 
 
 class LakeSiege:
-    """A log with three Tables (one that grows, one with a key, one that is replaced), and snapshotters over it."""
+    """A log with four Tables (one that grows, one with a key, one that is replaced, and one with several partitions that is
+    all of it), and snapshotters over it."""
 
     def __init__(self, folder: Path, url: str, seed: int = 1) -> None:
         self.folder = folder
@@ -53,7 +65,11 @@ class LakeSiege:
             discover_interval=timedelta(seconds=1),
         )
         self.log: Log = open_log(url)
-        self.log.create_topics([TopicSpec("siege._index", compacted=True), *map(TopicSpec, TOPICS)])
+        specs = [TopicSpec(topic, PARTITIONS if topic == PARTED else 1) for topic in TOPICS]
+        infos = self.log.create_topics([TopicSpec("siege._index", compacted=True), *specs])
+        self.lanes: dict[str, TableLane] = lanes_by_key(infos[topic] for topic in TOPICS)
+        self._begun_ms = infos[PARTED].born_ms
+        self._writer = self.log.open_writer("siege")
         self.number = 0
         self._processes: list[subprocess.Popen[bytes]] = []
         self._over = threading.Event()
@@ -73,8 +89,24 @@ class LakeSiege:
             head: dict[str, Any] = {"kind": "version", "ts": now_ms, "fields": FIELDS}
             self._append(SWAPPED, message(head))
         self._rows(SWAPPED, now_ms, 1)
+        if chance() < 0.1:
+            self._begun_ms += 1
+            head = {"kind": "version", "ts": now_ms, "begun_ms": self._begun_ms, "fields": FIELDS}
+            marker = NewRecord(message(head))
+            self._writer.commit([Append(Partition(PARTED, each), [marker]) for each in range(PARTITIONS)])
+        for each in range(PARTITIONS):
+            self._rows(PARTED, now_ms, self.random.randint(1, 3), key=["number"], numbers=30, partition=each)
 
-    def _rows(self, topic: str, now_ms: int, count: int, *, key: list[str] | None = None, numbers: int = 0) -> None:
+    def _rows(
+        self,
+        topic: str,
+        now_ms: int,
+        count: int,
+        *,
+        key: list[str] | None = None,
+        numbers: int = 0,
+        partition: int = 0,
+    ) -> None:
         rows = []
         for _ in range(count):
             self.number += 1
@@ -82,10 +114,10 @@ class LakeSiege:
             rows.append({"number": number, "text": f"row {self.number}"})
         fields = FIELDS if self.random.random() < 0.95 else {**FIELDS, f"more_{self.random.randrange(4)}": "Text"}
         head = {"kind": "rows", "ts": now_ms, "n": count, "fields": fields, **({"key": key} if key else {})}
-        self._append(topic, rows_message(head, orjson.dumps(rows)))
+        self._append(topic, rows_message(head, orjson.dumps(rows)), partition)
 
-    def _append(self, topic: str, value: bytes) -> None:
-        self.log.append(Partition(topic), [NewRecord(value)])
+    def _append(self, topic: str, value: bytes, partition: int = 0) -> None:
+        self.log.append(Partition(topic, partition), [NewRecord(value)])
 
     def begin_load(self) -> None:
         """Write all the time, in a thread."""
@@ -165,7 +197,7 @@ class LakeSiege:
 
     def _commits(self, topic: str) -> int:
         """The highest number of each table's Delta log; commits stay as files for a while."""
-        logs = (self.folder / "lake" / "siege").glob(f"{topic.partition('.')[2]}_*/_delta_log")
+        logs = (self.folder / "lake" / "siege").glob(f"{topic.partition('.')[2]}_*/**/_delta_log")
         return sum(max((int(file.name[:20]) + 1 for file in log.glob("0*.json")), default=0) for log in logs)
 
     def close(self) -> None:
@@ -179,34 +211,34 @@ class LakeSiege:
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
+        self._writer.close()
         self.log.close()
 
     # -- what must be true ----------------------------------------------------------------------------------------
 
     def check(self) -> int:
         """Each version in the lake has the rows that the log says, each once, in order; returns how many rows."""
-        index = read_index(self.log, "siege", table_topics(self.log, ["siege"]))
+        index = read_index(self.log, "siege", table_lanes(self.log, ["siege"]))
         total = 0
-        for topic in TOPICS:
-            partition = Partition(topic)
-            fold = fold_topic(self.log, partition, TableFold(topic.partition(".")[2]), settled=True)
+        for key, lane in self.lanes.items():
+            partition = lane.partition
+            fold = fold_topic(self.log, partition, lane.new_fold(lane.topic.partition(".")[2]), settled=True)
             place = self.log.places(GROUP, [partition])[partition].offset
-            self._demand(place == fold.position, f"{topic}: the place is {place}, the end {fold.position}")
-            folder = self.folder / "lake" / "siege"
-            there = {
-                name: folder / f"{topic.partition('.')[2]}_{name[-10:]}"
+            self._demand(place == fold.position, f"{key}: the place is {place}, the end {fold.position}")
+            folders = {
+                name: self.folder / "lake" / LakeLocation.folder(lane.topic, name, lane.of_many)
                 for name in fold.versions
-                if (folder / f"{topic.partition('.')[2]}_{name[-10:]}" / "_delta_log").is_dir()
             }
+            there = {name: folder for name, folder in folders.items() if (folder / "_delta_log").is_dir()}
             assert fold.active is not None
-            self._demand(fold.active.name in there, f"{topic}: the active version is not in the lake")
+            self._demand(fold.active.name in there, f"{key}: the active version is not in the lake")
             for name, delta in there.items():
-                total += self._check_version(topic, fold, name, delta)
-                self._demand(name in index[topic].snapshots, f"{name} is not in the index")
+                total += self._check_version(lane, fold, name, delta)
+                self._demand(name in index[key].snapshots, f"{name} is not in the index")
         return total
 
-    def _check_version(self, topic: str, fold: TableFold, name: str, delta: Path) -> int:
-        wanted = self.rows(topic, fold, name)
+    def _check_version(self, lane: TableLane, fold: TableFold, name: str, delta: Path) -> int:
+        wanted = self.rows(lane, fold, name)
         table = deltalake.DeltaTable(str(delta))
         found = pa.table(table.to_pyarrow_table()).sort_by("patterns_id")
         ids = found.column("patterns_id").to_pylist()
@@ -217,36 +249,36 @@ class LakeSiege:
         self._demand(rows == truth, f"{name}: {len(rows)} rows, the log says {len(truth)}")
         return len(rows)
 
-    def rows(self, topic: str, fold: TableFold, name: str) -> pa.Table:
+    def rows(self, lane: TableLane, fold: TableFold, name: str) -> pa.Table:
         """A version's rows as the log tells them."""
         view = fold.view_of(name)
         assert view is not None
-        ids = IdMaker(topic, self.log.topics(topic)[topic].born_ms)
-        source = LogSource(self.log, Partition(topic))
-        reader = VersionReader(view, ids, source, StagedFiles(self.folder / "staging"))
+        source = LogSource(self.log, lane.partition)
+        reader = VersionReader(view, lane.ids, source, StagedFiles(self.folder / "staging"))
         return pa.concat_tables(reader.tables(id_column="patterns_id")).sort_by("patterns_id")
 
     def active_rows(self) -> dict[str, list[dict[str, Any]]]:
         """What any Delta reader sees of the active versions."""
-        index = read_index(self.log, "siege", table_topics(self.log, ["siege"]))
+        index = read_index(self.log, "siege", table_lanes(self.log, ["siege"]))
         found = {}
-        for topic in TOPICS:
-            fold = index[topic].table_fold()
+        for key in self.lanes:
+            fold = index[key].table_fold()
             assert fold is not None and fold.active is not None
-            folder = index[topic].snapshots[fold.active.name].folder
+            folder = index[key].snapshots[fold.active.name].folder
             table = deltalake.DeltaTable(str(self.folder / "lake" / folder)).to_pyarrow_table()
-            found[topic] = pa.table(table).sort_by("patterns_id").to_pylist()
+            found[key] = pa.table(table).sort_by("patterns_id").to_pylist()
         return found
 
     def check_after_retention(self, active: Mapping[str, Any]) -> None:
         """The log is empty, the active versions are as they were, and of the others nothing is left."""
         self._demand(self.active_rows() == active, "the active versions are not what they were")
-        index = read_index(self.log, "siege", table_topics(self.log, ["siege"]))
+        index = read_index(self.log, "siege", table_lanes(self.log, ["siege"]))
         folders = {path.relative_to(self.folder / "lake").as_posix() for path in (self.folder / "lake").glob("*/*")}
-        wanted = {snapshot.folder for entry in index.values() for snapshot in entry.snapshots.values()}
+        known = {snapshot.folder for entry in index.values() for snapshot in entry.snapshots.values()}
+        wanted = {LakeLocation.version_folder(folder) for folder in known}
         self._demand(folders == wanted, f"there are {folders}, the index knows {wanted}")
         self._demand(len(wanted) == len(TOPICS), f"more than the active versions are left: {wanted}")
-        partitions = [Partition(topic) for topic in TOPICS]
+        partitions = [lane.partition for lane in self.lanes.values()]
         self._demand(self.log.starts(partitions) == self.log.ends(partitions), "the log was not trimmed")
 
     @staticmethod

@@ -14,7 +14,7 @@ from gateway_process import GatewayProcess, wait_until
 from tailrace.control import ControlLog
 from tailrace.graph import build_app
 from tailrace.log import open_log
-from tailrace.snapshotter import GROUP, behind, table_topics
+from tailrace.snapshotter import GROUP, behind, table_lanes
 
 GRAPH = """\
 title: Shop
@@ -67,9 +67,9 @@ def test_they_follow_what_is_deployed(tmp_path: Path) -> None:
             control.undeploy("shop", "somebody")
             wait_until(lambda: answers("webhook1") == 404, "nothing is there")
             control.roll_back("shop", None, "somebody")
-            topics = table_topics(log, ["shop"])
+            partitions = [lane.partition for lane in table_lanes(log, ["shop"]).values()]
             wait_until(
-                lambda: not behind(log, topics) and bool(list((tmp_path / "lake").rglob("*.parquet"))),
+                lambda: not behind(log, partitions) and bool(list((tmp_path / "lake").rglob("*.parquet"))),
                 f"all is in the lake, says {GROUP}",
             )
         finally:

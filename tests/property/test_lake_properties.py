@@ -1,4 +1,5 @@
-"""Whatever is written to a Table and whatever is done to the lake: a Delta table holds what the fold of the log says."""
+"""Whatever is written to a Table, or to one of its several partitions, and whatever is done to the lake: a Delta table holds
+what the fold of the log says."""
 
 from __future__ import annotations
 
@@ -54,6 +55,10 @@ class House:
 
     log: Log
     lake: LakeLocation
+    lane: int | None = None
+    """The partition, of a topic with several."""
+    begun: int = 0
+    """Versions that markers have begun."""
     tables: dict[str, VersionTable] = field(default_factory=dict)
     stale: dict[str, VersionTable] = field(default_factory=dict)
     """Handles as they were some rounds ago: those of a rival."""
@@ -61,15 +66,15 @@ class House:
     """All that was ever written, for the log is trimmed."""
 
     def put(self, value: bytes) -> None:
-        written = self.log.append(ORDERS, [NewRecord(value)])
-        self.records += self.log.read(ORDERS, written.start, records_max=1).records
+        written = self.log.append(self.partition, [NewRecord(value)])
+        self.records += self.log.read(self.partition, written.start, records_max=1).records
 
     def rows(self, rows: Sequence[Mapping[str, Any]], fields: Mapping[str, str], **head: Any) -> None:
         full = {"kind": "rows", "n": len(rows), "fields": dict(fields), **head}
         self.put(rows_message(full, orjson.dumps(list(rows))))
 
     def fold(self, stop: int = 1 << 40) -> TableFold:
-        fold = TableFold("orders")
+        fold = TableFold("orders", None if self.lane is None else self.born_ms)
         for record in self.records:
             if record.offset < stop:
                 fold.advance([(record.offset, record.ts_ms, record.value)], record.offset + 1)
@@ -80,6 +85,15 @@ class House:
         yield Messages.of([record for record in self.records if start <= record.offset < stop])
 
     @property
+    def partition(self) -> Partition:
+        return Partition(ORDERS.topic, self.lane or 0)
+
+    def next_begun_ms(self) -> int:
+        """When the next version begins."""
+        self.begun += 10
+        return self.born_ms + self.begun
+
+    @property
     def born_ms(self) -> int:
         return self.log.topics()[ORDERS.topic].born_ms
 
@@ -87,9 +101,10 @@ class House:
         return TopicSource(
             ORDERS.topic,
             self.born_ms,
-            LogSource(self.log, ORDERS),
+            LogSource(self.log, self.partition),
             StagedFiles(Path("/nowhere")),
-            self.log.starts([ORDERS])[ORDERS],
+            self.log.starts([self.partition])[self.partition],
+            self.lane,
         )
 
     def snapshot(self, *, probe: Probe | None = None, rival: bool = False) -> list[Snapshotted]:
@@ -107,7 +122,7 @@ class House:
         """Cut off a share of the log that is in the lake."""
         done = self.snapshot()
         assert all(each.lost is None for each in done), "nothing that is in the lake is lost by a trim"
-        self.log.trim(ORDERS, Offset(int(self.fold().position * share)))
+        self.log.trim(self.partition, Offset(int(self.fold().position * share)))
 
     def upkeep(self, probe: Probe | None = None) -> None:
         runtime = Runtime(probe=probe or Probe())
@@ -120,14 +135,16 @@ class House:
         view = self.fold(position).view_of(name)
         assert view is not None
         id_column = view.settings.monotonic_id or "_patterns_id"
-        reader = VersionReader(view, IdMaker(ORDERS.topic, self.born_ms), self, StagedFiles(Path("/nowhere")))
+        reader = VersionReader(
+            view, IdMaker(ORDERS.topic, self.born_ms, self.lane or 0), self, StagedFiles(Path("/nowhere"))
+        )
         return reader.table(id_column=id_column)
 
     def check(self) -> None:
         """Each Delta table that is there equals the fold at its position, file by file in the order of ids."""
         end = self.fold()
         newest = 0
-        for folder in self.lake.folders(ORDERS.topic):
+        for folder in self.lake.folders(ORDERS.topic, self.lane):
             table = VersionTable.open(self.lake, folder, limits=LIMITS)
             if table is None or table.position == 0:
                 continue  # a death before the first rows
@@ -152,11 +169,11 @@ class House:
             view = end.view_of(snapshot.version)
             assert view is not None
             assert table.meta.view.name == view.name
-        rebuilt, snapshots = rebuild_fold(self.lake, ORDERS.topic, limits=LIMITS)
+        rebuilt, snapshots = rebuild_fold(self.lake, ORDERS.topic, self.lane, limits=LIMITS)
         assert rebuilt.position == newest
         assert len(snapshots) <= len(end.versions)
         if newest:
-            assert fold_topic(self.log, ORDERS, rebuilt).to_json() == end.to_json()
+            assert fold_topic(self.log, self.partition, rebuilt).to_json() == end.to_json()
 
 
 # -- what may happen -------------------------------------------------------------------------------------------------
@@ -174,6 +191,7 @@ steps = st.one_of(
     st.tuples(st.just("widen"), wide_rows),
     st.tuples(st.just("delete"), st.lists(st.integers(0, 30), max_size=4)),
     st.tuples(st.just("replace"), some_rows, st.sampled_from([{}, {"id": None}, {"key": ["k"]}, {"id": "no"}])),
+    st.tuples(st.just("late"), some_rows),
     st.tuples(st.just("marker"), st.sampled_from(["reset", "truncate", "signal"])),
     st.tuples(st.just("activate"), st.integers(0, 5)),
     st.tuples(st.just("snapshot")),
@@ -200,10 +218,15 @@ def take(house: House, step: tuple[Any, ...]) -> None:
     elif kind == "delete":
         _delete(house, rest[0])
     elif kind == "replace":
-        house.put(message({"kind": "version", "ts": 1_700_000_000_000, "settings": rest[1], "fields": PLAIN}))
+        head = {"ts": 1_700_000_000_000, "begun_ms": house.next_begun_ms(), "settings": rest[1], "fields": PLAIN}
+        house.put(message({"kind": "version", **head}))
         house.rows(rest[0], PLAIN)
+    elif kind == "late":
+        begun_ms = house.born_ms + house.begun - 5
+        house.put(message({"kind": "version", "begun_ms": begun_ms, "run": "late", "fields": PLAIN}))
+        house.rows(rest[0], PLAIN, run="late")
     elif kind == "marker":
-        house.put(message({"kind": rest[0]}))
+        house.put(message({"kind": rest[0], "begun_ms": house.next_begun_ms()}))
     elif kind == "activate":
         names = list(house.fold().versions)
         house.put(message({"kind": "activate", "name": names[rest[0] % len(names)] if names else "none"}))
@@ -243,16 +266,16 @@ def _delete(house: House, numbers: Sequence[int]) -> None:
 
 
 @pytest.fixture
-def make_house() -> Iterator[Callable[[], House]]:
+def make_house() -> Iterator[Callable[[int | None], House]]:
     opened: list[Log] = []
     with TemporaryDirectory() as folder:
 
-        def make() -> House:
+        def make(lane: int | None) -> House:
             name = secrets.token_hex(4)
             log = open_log(f"sqlite:///{folder}/{name}.db")
             opened.append(log)
-            log.create_topics([TopicSpec(ORDERS.topic)])
-            return House(log, LakeLocation.parse(f"{folder}/{name}"))
+            log.create_topics([TopicSpec(ORDERS.topic, 1 if lane is None else lane + 1)])
+            return House(log, LakeLocation.parse(f"{folder}/{name}"), lane)
 
         yield make
         for log in opened:
@@ -271,23 +294,28 @@ def run(house: House, script: Sequence[tuple[Any, ...]]) -> None:
 
 
 shared = settings(
-    deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 
+lanes = st.sampled_from([None, 0, 2])
+
+
 @shared
-@given(script=st.lists(steps, min_size=6, max_size=16))
+@given(script=st.lists(steps, min_size=6, max_size=16), lane=lanes)
 def test_delta_tables_hold_what_the_fold_of_the_log_says(
-    make_house: Callable[[], House], script: list[tuple[Any, ...]]
+    make_house: Callable[[int | None], House], script: list[tuple[Any, ...]], lane: int | None
 ) -> None:
     """Rows, their ids and their order, at the position of each Delta table, after deaths and beside rivals too."""
-    run(make_house(), script)
+    run(make_house(lane), script)
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1800)
 @settings(parent=shared, max_examples=600)
-@given(script=st.lists(steps, min_size=15, max_size=50))
-def test_delta_tables_hold_it_in_long_lives(make_house: Callable[[], House], script: list[tuple[Any, ...]]) -> None:
+@given(script=st.lists(steps, min_size=15, max_size=50), lane=lanes)
+def test_delta_tables_hold_it_in_long_lives(
+    make_house: Callable[[int | None], House], script: list[tuple[Any, ...]], lane: int | None
+) -> None:
     """The same, over more and longer lives."""
-    run(make_house(), script)
+    run(make_house(lane), script)

@@ -1,5 +1,5 @@
-"""A Table with several partitions against a model: any writes, read whole, streamed, and as of cuts that split the last
-transaction."""
+"""A Table with several partitions against a model: any writes, its partitions brought into the lake and trimmed at any time
+between, read whole, streamed, and as of cuts that split the last transaction."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tailrace.lake import LakeLocation, TopicSource, compact, snapshot_version
 from tailrace.node.table import Table
-from tailrace.tables import partition_of_key
-from tailrace.testing.app import TestApp
+from tailrace.tables import StagedFiles, partition_of_key
+from tailrace.testing.app import MemoryTable, TestApp
 
 STORE = "orders"
-WRITES = ("append", "upsert", "replace", "reset", "truncate", "delete")
+WRITES = ("append", "upsert", "replace", "reset", "truncate", "delete", "widen", "activate")
+LAKE = ("snapshot", "trim")
 
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=5)
-writes = st.lists(st.tuples(st.sampled_from(WRITES), rows), min_size=1, max_size=7)
+writes = st.lists(st.tuples(st.sampled_from((*WRITES, *LAKE)), rows), max_size=9)
+last_writes = st.tuples(st.sampled_from(WRITES), rows)
 
 
 class Model:
@@ -27,10 +30,27 @@ class Model:
 
     def __init__(self, *, keyed: bool) -> None:
         self.keyed = keyed
-        self.rows: list[tuple[int, int]] | None = None
+        self.rows: list[tuple[int, float]] | None = None
+        self.versions: dict[str, list[tuple[int, float]]] = {}
+        """What each version held when it was last active."""
+
+    def note(self, active: str | None) -> None:
+        """The version that holds the rows now has this name."""
+        assert (active is None) == (self.rows is None)
+        if active is not None:
+            self.versions[active] = list(self.rows or [])
+
+    def choose(self, number: int) -> str | None:
+        """One of the versions there were."""
+        return list(self.versions)[number % len(self.versions)] if self.versions else None
 
     def write(self, kind: str, given: Sequence[tuple[int, int]]) -> None:
-        if kind == "replace":
+        if kind == "widen":
+            given = wider(given)
+        if kind == "activate":
+            name = self.choose(len(given))
+            self.rows = self.rows if name is None else list(self.versions[name])
+        elif kind == "replace":
             self.rows = list(given) or None
         elif kind == "reset":
             self.rows = None
@@ -43,7 +63,7 @@ class Model:
             self.rows = [*(self.rows or []), *given]
 
     @property
-    def seen(self) -> list[tuple[int, int]] | None:
+    def seen(self) -> list[tuple[int, float]] | None:
         """What readers see."""
         if self.rows is None or not self.keyed:
             return self.rows
@@ -51,15 +71,58 @@ class Model:
         return [row for at, row in enumerate(self.rows) if last[row[0]] == at]
 
 
-def write(app: TestApp, kind: str, given: Sequence[tuple[int, int]], *, keyed: bool) -> None:
-    """One write as one run."""
-    records = [{"k": k, "v": v} for k, v in given]
+def wider(given: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Rows that make the type of `v` wider in the partitions that they come to."""
+    return [(k, v + 0.5) for k, v in given]
+
+
+class Lake:
+    """What a snapshotter and retention do, by hand: each partition by itself."""
+
+    def __init__(self, app: TestApp, folder: Path) -> None:
+        self.app, self.location = app, LakeLocation.parse(str(folder / "lake"))
+        self.trimmed: dict[str, list[tuple[int, int, bytes]]] = {}
+        """By lane, the records that are in its log no more."""
+
+    def take(self, kind: str, given: Sequence[tuple[int, int]]) -> None:
+        """Snapshot the partitions of the keys that are given, or all; with `trim` let go of what their logs had."""
+        lanes = self.app.lanes[STORE]
+        for number in {k % len(lanes) for k, _ in given} or range(len(lanes)):
+            lane = lanes[number]
+            self._snapshot(lane, number)
+            if kind == "trim":
+                self.trimmed[lane.key] = self.history(lane)
+                lane.trim(lane.end)
+
+    def _snapshot(self, lane: MemoryTable, number: int) -> None:
+        staged, ref = StagedFiles(self.app.staging), lane.ref
+        source = TopicSource(ref.topic, ref.born_ms, lane, staged, lane.log_start, number)
+        for name in list(lane.fold.versions) if lane.end else ():
+            made = snapshot_version(self.location, source, lane.fold, name)
+            assert made.lost is None
+            compact(made.table)
+            lane.snapshots[name] = made.snapshot, self.location.local_path(made.snapshot.folder)
+
+    def history(self, lane: MemoryTable) -> list[tuple[int, int, bytes]]:
+        """All that was ever written to a lane."""
+        return [*self.trimmed.get(lane.key, []), *lane.records]
+
+
+def write(
+    app: TestApp, kind: str, given: Sequence[tuple[int, int]], *, keyed: bool, version: str | None = None
+) -> None:
+    """One write as one run; `version`: the one that is to be made active."""
+    records: list[dict[str, float]] = [{"k": k, "v": v} for k, v in (wider(given) if kind == "widen" else given)]
     with app.inside("writer"):
         table = Table(STORE, "w")
         if keyed:
             table.init(unique_on="k")
         if kind == "reset":
             table.reset()
+        elif kind == "activate":
+            if version is not None:
+                assert table._store is not None
+                table._store.activate(version)
         elif kind == "truncate":
             table.truncate()
         elif kind == "delete":
@@ -79,13 +142,13 @@ def write(app: TestApp, kind: str, given: Sequence[tuple[int, int]], *, keyed: b
         )
 
 
-def read(table: Table) -> list[tuple[int, int]]:
+def read(table: Table) -> list[tuple[int, float]]:
     found = [(row["k"], row["v"]) for row in table.read()]
     assert table.record_count == len(found)
     return sorted(found, key=lambda row: row[0])
 
 
-def by_key(found: Sequence[tuple[int, int]] | None) -> list[tuple[int, int]] | None:
+def by_key(found: Sequence[tuple[int, float]] | None) -> list[tuple[int, float]] | None:
     """Order is promised for each key."""
     return None if found is None else sorted(found, key=lambda row: row[0])
 
@@ -94,8 +157,9 @@ def ends(app: TestApp) -> list[int]:
     return [lane.end for lane in app.lanes[STORE]]
 
 
-def as_of(app: TestApp, cuts: Sequence[int], folder: Path) -> TestApp:
-    """The app as somebody sees it whose partitions are known up to these offsets."""
+def as_of(app: TestApp, cuts: Sequence[int], folder: Path, lake: Lake | None = None) -> TestApp:
+    """The app as somebody sees it whose partitions are known up to these offsets, none of which is in the lake."""
+    lake = lake or Lake(app, folder)
     then = TestApp(folder, staging=app.staging)
     ref = app.table(STORE).ref
     then.table(STORE, partitions=ref.partitions, partition_key=ref.partition_key)
@@ -103,44 +167,63 @@ def as_of(app: TestApp, cuts: Sequence[int], folder: Path) -> TestApp:
         object.__setattr__(lane.ref, "born_ms", ref.born_ms)
         lane.records = [record for record in known.records if record[0] < cut]
         lane.end = cut
-        lane.fold.advance(lane.records, cut)
+        lane.fold.advance([record for record in lake.history(known) if record[0] < cut], cut)
+        lane.snapshots, lane.log_start = known.snapshots, known.log_start
     return then
 
 
 @settings(deadline=None, max_examples=40)
 @given(
     writes=writes,
+    last=last_writes,
     partitions=st.integers(2, 4),
     keyed=st.booleans(),
     ahead=st.lists(st.booleans(), min_size=4, max_size=4),
 )
 def test_partitions_hold_what_one_would(
-    writes: list[tuple[str, list[tuple[int, int]]]], partitions: int, keyed: bool, ahead: list[bool]
+    writes: list[tuple[str, list[tuple[int, int]]]],
+    last: tuple[str, list[tuple[int, int]]],
+    partitions: int,
+    keyed: bool,
+    ahead: list[bool],
 ) -> None:
-    """Whatever is written, readers see what a table of one partition would show, and a stream hands out the same. A cut
-    that splits the last transaction shows the version before or the new one as a whole, never some of each."""
+    """Whatever is written, and whichever partitions are in the lake, readers see what a table of one partition would show,
+    and a stream hands out the same. A cut that splits the last transaction shows the version before or the new one as a
+    whole, never some of each."""
     with tempfile.TemporaryDirectory() as folder, TestApp(folder) as app:
         app.table(STORE, partitions=partitions, partition_key="k")
-        model = Model(keyed=keyed)
+        model, lake = Model(keyed=keyed), Lake(app, Path(folder))
         before, earlier = ends(app), model.seen
-        for kind, given_rows in writes:
+        for kind, given_rows in [*writes, last]:
+            if kind in LAKE:
+                lake.take(kind, given_rows)
+                continue
             before, earlier = ends(app), model.seen
-            write(app, kind, given_rows, keyed=keyed)
+            write(app, kind, given_rows, keyed=keyed, version=model.choose(len(given_rows)))
             model.write(kind, given_rows)
+            with app.inside("reader"):
+                active = Table(STORE).get_active_version()
+                model.note(active.name if active is not None else None)
         after = ends(app)
         with app.inside("reader"):
             table = Table(STORE)
             assert (read(table) if table.exists else None) == by_key(model.seen)
+            if table.exists:
+                queried = [(row["k"], row["v"]) for row in table.read_sql(f"select * from {table}")]
+                assert sorted(queried) == sorted(model.seen or [])
             streamed = [(row["k"], row["v"]) for row in table.as_stream()]
             assert by_key(streamed) == by_key(model.seen or [])
         with app.inside("reader"):
             assert not list(Table(STORE).as_stream()), "once"
 
         chosen = [late if there else early for early, late, there in zip(before, after, ahead, strict=False)]
-        with as_of(app, chosen, Path(folder)).inside("reader") as host:
+        with as_of(app, chosen, Path(folder), lake).inside("reader") as host:
             table = Table(STORE)
             seen = read(table) if table.exists else None
-            expected = split(partitions, chosen, before, after, earlier, model.seen, writes[-1][0])
+            if last[0] == "activate":  # which of the two depends on which of them began first
+                assert (seen or []) in (by_key(earlier) or [], by_key(model.seen) or []), host.logs
+                return
+            expected = split(partitions, chosen, before, after, earlier, model.seen, last[0])
             assert (seen or []) == expected, host.logs
 
 
@@ -149,10 +232,10 @@ def split(
     cuts: Sequence[int],
     before: Sequence[int],
     after: Sequence[int],
-    earlier: list[tuple[int, int]] | None,
-    later: list[tuple[int, int]] | None,
+    earlier: list[tuple[int, float]] | None,
+    later: list[tuple[int, float]] | None,
     kind: str,
-) -> list[tuple[int, int]]:
+) -> list[tuple[int, float]]:
     """What is seen where some partitions know the last transaction and others do not."""
     if list(cuts) == list(after):
         return by_key(later) or []

@@ -283,8 +283,8 @@ class Snapshotter:
             old_before=self.rng.randint(start, end),
             superseded=tuple(superseded),
         )
-        plan = decide(facts, BORN_MS, RetentionLimits())
-        if plan.trim_before > start:
+        (plan,) = decide([facts], BORN_MS, RetentionLimits()).lanes
+        if plan.trims:
             lake.counts["log trimmed"] += 1
             lake.trim(topic, plan.trim_before)
 

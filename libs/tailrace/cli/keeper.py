@@ -20,7 +20,7 @@ import orjson
 
 from tailrace.errors import RetriableError
 from tailrace.log import Log, Partition
-from tailrace.snapshotter import SnapshotterSettings, behind, lake_is_gone, table_topics
+from tailrace.snapshotter import SnapshotterSettings, behind, lake_is_gone, table_lanes
 
 __all__ = ["Keeper", "KeeperError"]
 
@@ -143,21 +143,22 @@ class Keeper:
             settings = self._settings()
             if settings.idle_exit is None:  # it is to be there before there are any
                 return
-            topics = await asyncio.to_thread(table_topics, self._log, settings.graphs)
-            if await asyncio.to_thread(lake_is_gone, self._log, settings.lake_url, list(topics)):
+            lanes = await asyncio.to_thread(table_lanes, self._log, settings.graphs)
+            partitions = [lane.partition for lane in lanes.values()]
+            if await asyncio.to_thread(lake_is_gone, self._log, settings.lake_url, partitions):
                 return
             with contextlib.closing(self._log.watch()) as watch:
-                watch.add([Partition(topic) for topic in topics])
-                if await self._behind(topics):
+                watch.add(partitions)
+                if await self._behind(partitions):
                     return
                 look_s = loop.time() + LOOK_S
                 while loop.time() < look_s:
                     rung = await watch.wait(max(0.0, look_s - loop.time()))
-                    if await self._behind([each.topic for each in rung]):
+                    if await self._behind(rung):
                         return
 
-    async def _behind(self, topics: Iterable[str]) -> bool:
-        return bool(await asyncio.to_thread(lambda: behind(self._log, topics)))
+    async def _behind(self, partitions: Iterable[Partition]) -> bool:
+        return bool(await asyncio.to_thread(lambda: behind(self._log, partitions)))
 
     async def _serve(self) -> tuple[int, str]:
         """One life of the process: its status, and the last that it said on standard error."""

@@ -108,8 +108,14 @@ def _going(plan: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         (plan["topic"], f"version {each['name']}, {count(each['rows'], 'row')}", size(each["size_bytes"]), each["why"])
         for each in plan["versions"]
     ]
-    if plan["trim_before"] > plan["log_start"]:
-        what = f"records {plan['log_start']:,} to {plan['trim_before']:,} of the log"
-        rows.append((plan["topic"], what, "", plan["why_trim"]))
-    rows += [(plan["topic"], f"staged file {path}", "", "its records go") for path in plan["files"]]
+    rows += [
+        (plan["topic"], f"version {each['name']} cannot be restored any more, and goes later", "", each["why"])
+        for each in plan["hidden"]
+    ]
+    for number, lane in enumerate(plan["lanes"]):
+        partition = f"{plan['topic']}/{number}" if number else plan["topic"]
+        if lane["trim_before"] > lane["log_start"]:
+            what = f"records {lane['log_start']:,} to {lane['trim_before']:,} of the log"
+            rows.append((partition, what, "", lane["why_trim"]))
+        rows += [(partition, f"staged file {path}", "", "its records go") for path in lane["files"]]
     return rows

@@ -295,14 +295,9 @@ class _Reader:
             return None
         self._tables[table] = section.line_of(key)
         partitions = section.integer("partitions", 1, PARTITIONS_MAX) or 1
-        for other in ("storage", "freshness", "retention") if partitions > 1 else ():
-            if section.has(other):
-                section.error(
-                    section.line_of(other),
-                    f'{other} does not apply to a table with several partitions ("{table}")',
-                    hint="such tables stay in the log, and are not in the lake; remove it, or `partitions`",
-                    severity="error" if other == "storage" else "warning",
-                )
+        if partitions > 1 and section.has("storage"):
+            message = f'storage does not apply to a table with several partitions ("{table}")'
+            section.error(section.line_of("storage"), message, hint="remove it, or `partitions`")
         return StoreEntry(
             id=id_,
             name=_name_of("table", table),

@@ -11,7 +11,15 @@ from tailrace.lake.limits import LakeLimits
 from tailrace.lake.location import LakeLocation
 from tailrace.lake.objects import LakeObjects
 from tailrace.lake.rebuild import rebuild_fold
-from tailrace.lake.retention import RetentionLimits, RetentionPlan, carry_out, decide, find_facts, finish_notes
+from tailrace.lake.retention import (
+    RetentionLimits,
+    RetentionPlan,
+    TopicFacts,
+    carry_out,
+    decide,
+    find_facts,
+    finish_notes,
+)
 from tailrace.lake.snapshot import Snapshotted, TopicSource, snapshot_version
 from tailrace.lake.staging import StagingArea
 from tailrace.lake.upkeep import Tidied, compact, files_to_join, tidy
@@ -32,6 +40,7 @@ __all__ = [
     "StagingArea",
     "TableMeta",
     "Tidied",
+    "TopicFacts",
     "TopicSource",
     "VersionTable",
     "carry_out",

@@ -1,8 +1,10 @@
 """The Delta table of one table version: what it holds, up to which position, and how commits to it are fenced.
 
 Each commit carries, under `tailrace` in its metadata, what a reader of the table alone could not know: the position,
-the version's view, and the fold of the whole topic at that position. The app transaction `<topic>/0` carries the
-position too, and is the fence: of two commits that were prepared from the same state, the second one fails.
+the version's view, and the fold of the whole topic at that position. The app transaction `<topic>/<partition>` carries
+the position too, and is the fence: of two commits that were prepared from the same state, the second one fails.
+
+Of a topic with several partitions each has a Delta table of its own, as if it were the topic (decision 10).
 """
 
 from __future__ import annotations
@@ -58,15 +60,23 @@ class TableMeta:
     view: VersionView
     fold_packed: str
     """The fold of the topic at the position, compressed: the other versions with it."""
+    lane: int | None = None
+    """The partition, of a topic with several."""
 
     @classmethod
-    def of(cls, topic: str, born_ms: int, fold: TableFold, version: str) -> TableMeta:
+    def of(cls, topic: str, born_ms: int, fold: TableFold, version: str, lane: int | None = None) -> TableMeta:
         """For a commit of `version` at the fold's position."""
         view = fold.view_of(version)
         assert view is not None, f"{version} is no version of {topic}"
         active = fold.active is not None and fold.active.name == version
         return cls(
-            topic=topic, born_ms=born_ms, position=fold.position, active=active, view=view, fold_packed=_packed(fold)
+            topic=topic,
+            born_ms=born_ms,
+            position=fold.position,
+            active=active,
+            view=view,
+            fold_packed=_packed(fold),
+            lane=lane,
         )
 
     def at_the_beginning(self) -> TableMeta:
@@ -77,7 +87,7 @@ class TableMeta:
     @property
     def app_id(self) -> str:
         """Name of the app transaction."""
-        return f"{self.topic}/0"
+        return f"{self.topic}/{self.lane or 0}"
 
     def fold(self) -> TableFold:
         """The fold of the whole topic at the position."""
@@ -93,6 +103,7 @@ class TableMeta:
                 "active": self.active,
                 "view": self.view.to_json(),
                 "fold": self.fold_packed,
+                **({} if self.lane is None else {"partition": self.lane}),
             }
         ).decode()
 
@@ -107,6 +118,7 @@ class TableMeta:
             active=data["active"],
             view=VersionView.from_json(data["view"]),
             fold_packed=data["fold"],
+            lane=data.get("partition"),
         )
 
 
@@ -364,7 +376,8 @@ class VersionTable:
             return
         folder = self.location.local_path(self.folder)
         commits = [_commit_path(version) for version in range(first, self.delta_version + 1)]
-        above = ("..", "../..") if first == 0 else ()  # of a new table: its folder's name is an entry there
+        depth = self.folder.count("/") + 1 if first == 0 else 0  # of a new table: its folder's name is an entry there
+        above = ["/".join([".."] * steps) for steps in range(1, depth + 1)]
         for path in (*commits, "_delta_log", "", *above):
             with lake_errors(self.folder, path):
                 handle = os.open(folder / path, os.O_RDONLY)

@@ -18,7 +18,7 @@ from tailrace.lake.errors import LakeUrlError, lake_errors
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
-__all__ = ["LakeLocation"]
+__all__ = ["SUFFIX_CHARS", "LakeLocation"]
 
 _PREFIXES = {
     "s3": ("AWS_",),
@@ -29,7 +29,8 @@ _PREFIXES = {
 
 _PREFIX = re.compile(r"[A-Za-z0-9_./-]*").fullmatch
 
-_SUFFIX_CHARS = 10
+SUFFIX_CHARS = 10
+"""At the end of a version's name, and of its folder's: they grow with time."""
 
 _RETRIES_MAX = 4
 _RETRY_TIMEOUT = timedelta(seconds=20)
@@ -91,11 +92,22 @@ class LakeLocation:
         return {"max_retries": str(_RETRIES_MAX), "retry_timeout": f"{_RETRY_TIMEOUT.seconds}s", **options}
 
     @staticmethod
-    def folder(topic: str, version_name: str) -> str:
-        """The folder of one version: `<graph>/<rest of the topic>_<last 10 characters of the version's name>`."""
+    def folder(topic: str, version_name: str, lane: int | None = None) -> str:
+        """The folder of one version: `<graph>/<rest of the topic>_<last 10 characters of the version's name>`; of a
+        topic with several partitions the one in there that its partition `lane` has for itself."""
         graph, _, rest = topic.partition(".")
         assert graph and rest and "/" not in topic, f"{topic} is the topic of no table"
-        return f"{graph}/{rest}_{version_name[-_SUFFIX_CHARS:]}"
+        return _lane_folder(f"{graph}/{rest}_{version_name[-SUFFIX_CHARS:]}", lane)
+
+    @staticmethod
+    def version_folder(folder: str) -> str:
+        """The folder of a version, given that of one of its Delta tables."""
+        return folder.rpartition("/")[0] if folder.count("/") > 1 else folder
+
+    @staticmethod
+    def suffix(folder: str) -> str:
+        """The end of the name of the version that a folder is of; younger versions have greater ones."""
+        return LakeLocation.version_folder(folder)[-SUFFIX_CHARS:]
 
     def uri(self, folder: str) -> str:
         """How `DeltaTable` is told of a table's folder."""
@@ -120,8 +132,9 @@ class LakeLocation:
                 retry_config={"max_retries": _RETRIES_MAX, "retry_timeout": _RETRY_TIMEOUT},
             )
 
-    def folders(self, topic: str) -> list[str]:
-        """The folders of all versions of a topic that are there, oldest version first."""
+    def folders(self, topic: str, lane: int | None = None) -> list[str]:
+        """The folders of all versions of a topic that are there, oldest version first; with `lane` those that its
+        partition has in them, whether or not there is anything in them yet."""
         graph, _, rest = topic.partition(".")
         with lake_errors(topic, graph):
             if self.is_local:
@@ -130,8 +143,9 @@ class LakeLocation:
             else:
                 listed = self.store().list_with_delimiter(f"{graph}/")["common_prefixes"]
                 names = [prefix.rstrip("/").rpartition("/")[2] for prefix in listed]
-        wanted = len(rest) + 1 + _SUFFIX_CHARS
-        return [f"{graph}/{name}" for name in sorted(names) if len(name) == wanted and name.startswith(f"{rest}_")]
+        wanted = len(rest) + 1 + SUFFIX_CHARS
+        found_names = [name for name in sorted(names) if len(name) == wanted and name.startswith(f"{rest}_")]
+        return [_lane_folder(f"{graph}/{name}", lane) for name in found_names]
 
     def fetch(self, folder: str, path: str, into: Path) -> None:
         """Bring one file of a table to the local file `into`, whole or not at all."""
@@ -152,3 +166,7 @@ class LakeLocation:
             for path in paths:
                 self.fetch(folder, path, Path(made, path))
             yield Path(made)
+
+
+def _lane_folder(version_folder: str, lane: int | None) -> str:
+    return version_folder if lane is None else f"{version_folder}/partition={lane}"

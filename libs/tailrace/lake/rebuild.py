@@ -11,9 +11,15 @@ __all__ = ["rebuild_fold"]
 
 
 def rebuild_fold(
-    location: LakeLocation, topic: str, *, born_ms: int | None = None, limits: LakeLimits | None = None
+    location: LakeLocation,
+    topic: str,
+    lane: int | None = None,
+    *,
+    born_ms: int | None = None,
+    limits: LakeLimits | None = None,
 ) -> tuple[TableFold, list[Snapshot]]:
-    """The fold of a topic at the last position that any of its Delta tables has, and the snapshots of its versions.
+    """The fold of a topic (with `lane`, of that one of its several partitions) at the last position that any of its Delta
+    tables has, and the snapshots of its versions.
 
     To be advanced from there with what the log has. A fold at position 0, and no snapshots, where the lake knows nothing of
     the topic. `born_ms`: what belongs to a topic of that name that was deleted is passed over; None: the youngest counts.
@@ -22,8 +28,9 @@ def rebuild_fold(
         LakeUnavailableError: retriable; the lake cannot be reached.
         LakeDamagedError: rejected; a Delta table of the topic is not as we left it.
     """
-    opened = (VersionTable.open(location, folder, limits=limits) for folder in location.folders(topic))
-    tables = [table for table in opened if table is not None and table.meta.topic == topic and table.position > 0]
+    opened = (VersionTable.open(location, folder, limits=limits) for folder in location.folders(topic, lane))
+    found = [table for table in opened if table is not None and table.position > 0]
+    tables = [table for table in found if (table.meta.topic, table.meta.lane) == (topic, lane)]
     if born_ms is None:
         born_ms = max((table.meta.born_ms for table in tables), default=0)
     tables = [table for table in tables if table.meta.born_ms == born_ms]

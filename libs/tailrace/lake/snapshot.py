@@ -48,7 +48,7 @@ _BURIED_AT_ONCE = 1_000
 
 
 class TopicSource(NamedTuple):
-    """One topic, as a snapshot reads it."""
+    """One topic, or one of its several partitions, as a snapshot reads it."""
 
     topic: str
     born_ms: int
@@ -56,6 +56,8 @@ class TopicSource(NamedTuple):
     files: FileSource
     log_start: int = 0
     """The first offset that the log still has."""
+    lane: int | None = None
+    """The partition that it is, of a topic with several."""
 
 
 class Snapshotted(NamedTuple):
@@ -109,8 +111,8 @@ def snapshot_version(
     Memory is bounded by a row group of the files; with a key by the keys of the tail, or of a table that is rewritten.
     """
     limits = limits or LakeLimits()
-    now = TableMeta.of(source.topic, source.born_ms, fold, version)
-    folder = location.folder(source.topic, version)
+    now = TableMeta.of(source.topic, source.born_ms, fold, version, source.lane)
+    folder = location.folder(source.topic, version, source.lane)
     graves = _Graves(bury)
     failed: TailraceError | None = None
     for _ in range(limits.conflicts_max):
@@ -319,7 +321,7 @@ class _Work:
     def _reader(self, past: SnapshotReader | None = None) -> VersionReader:
         return VersionReader(
             self._now.view,
-            IdMaker(self._source.topic, self._source.born_ms),
+            IdMaker(self._source.topic, self._source.born_ms, self._source.lane or 0),
             self._source.messages,
             self._source.files,
             snapshot=past,

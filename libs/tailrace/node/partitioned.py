@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tailrace.node.cursors import Cursor
@@ -187,6 +188,20 @@ class PartitionedStore(RunStore):
         return self._merged(
             [lane.base()[0] for lane in self._streamed],
             [lambda _, lane=lane: lane.stream_reader(records_max, ahead) for lane in self._streamed],  # type: ignore[misc]
+        )
+
+    def reader_at(self, at_ms: int) -> VersionReader | None:
+        thens = [lane.past_at(at_ms=at_ms) for lane in self._lanes]
+        begun_ms = shown_begun_ms(then.begun_ms for then in thens)
+        if begun_ms is None:
+            return None
+        thens = [
+            then if then.begun_ms == begun_ms else lane.past_at(cut=then.cut, version=lane.next_version_name(begun_ms))
+            for lane, then in zip(self._lanes, thens, strict=True)
+        ]
+        return self._merged(
+            alike([then.view for then in thens], [then.cut for then in thens]),
+            [partial(lane.reader_then, then) for lane, then in zip(self._lanes, thens, strict=True)],
         )
 
     @staticmethod

@@ -20,6 +20,7 @@ from tailrace.tables import (
     TableFold,
     VersionReader,
     VersionView,
+    activation,
     version_name,
 )
 from tailrace.tables.schema import Schema
@@ -27,7 +28,7 @@ from tailrace.tables.schema import Schema
 if TYPE_CHECKING:
     from tailrace.node.session import Session
 
-__all__ = ["RunStore"]
+__all__ = ["PastAnswer", "RunStore"]
 
 
 class _Overlaid:
@@ -50,6 +51,18 @@ class _Past(NamedTuple):
     snapshot: SnapshotReader | None
     log_start: int
     before: str | None
+
+
+class PastAnswer(NamedTuple):
+    """A table as it was."""
+
+    view: VersionView | None
+    """The version that was active then, or was asked for."""
+    cut: int
+    begun_ms: int | None
+    """See `TableFold`."""
+    held: Mapping[str, Any]
+    """Where its rows are, as the host says."""
 
 
 def _snapshot_reader(header: Mapping[str, Any]) -> SnapshotReader | None:
@@ -149,10 +162,11 @@ class RunStore:
 
     def activate(self, name: str) -> None:
         """Make a version by name the active one."""
-        if self.view_of(name) is None:
+        view = self.view_of(name)
+        if view is None:
             raise HostRefusedError("set_active_version", f"table {self.ref.name!r} has no version {name!r}")
         self.writer.finish_version()
-        self.writer.mark("activate", name=name)
+        self.writer.mark("activate", **activation(view))
 
     def next_version_name(self, begun_ms: int) -> str:
         """The physical name of a version begun at `begun_ms`."""
@@ -264,16 +278,24 @@ class RunStore:
         Raises:
             HostRefusedError: rejected; what lay there is gone.
         """
-        header, _ = self.session.link.request({"op": "past", "table": self.ref.key, "at_ms": at_ms})
-        if not header["view"]:
-            return None
+        then = self.past_at(at_ms=at_ms)
+        return None if then.view is None else self.reader_then(then, then.view)
+
+    def past_at(self, **asked: object) -> PastAnswer:
+        """What the host says of the table as it was: `at_ms`, or `cut` and `version`."""
+        header, _ = self.session.link.request({"op": "past", "table": self.ref.key, **asked})
+        view = VersionView.from_json(header["view"]) if header["view"] else None
+        return PastAnswer(view, header["cut"], header["begun_ms"], header)
+
+    def reader_then(self, then: PastAnswer, view: VersionView) -> VersionReader:
+        """A reader of the view that was asked for, or of one that shows more."""
         return VersionReader(
-            VersionView.from_json(header["view"]),
+            view,
             self.ids,
             HostMessages(self.session.link, self.ref.key),
             self.session.files,
-            snapshot=_snapshot_reader(header),
-            log_start=header["log_start"],
+            snapshot=_snapshot_reader(then.held),
+            log_start=then.held["log_start"],
         )
 
     def count(self, view: VersionView) -> int:

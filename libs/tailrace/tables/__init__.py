@@ -12,6 +12,7 @@ from tailrace.tables.fold import (
     TableFold,
     Version,
     VersionView,
+    activation,
     version_name,
 )
 from tailrace.tables.ids import ROWS_PER_MESSAGE_MAX, BadIdError, IdMaker, RowPlace, parse_id, place_number, places_of
@@ -80,6 +81,7 @@ __all__ = [
     "VersionReader",
     "VersionView",
     "WebhookRow",
+    "activation",
     "alike",
     "answer_message",
     "answers_topic",

@@ -25,6 +25,7 @@ __all__ = [
     "TableFold",
     "Version",
     "VersionView",
+    "activation",
     "version_name",
 ]
 
@@ -218,6 +219,12 @@ class VersionView:
         )
 
 
+def activation(view: VersionView) -> dict[str, object]:
+    """What an `activate` message says of the version that it makes active; partitions that never had a row of it learn of
+    it by that."""
+    return {"name": view.name, "begun_ms": view.begun_ms, "settings": view.settings.to_json()}
+
+
 def parse_fields(fields: Mapping[str, str]) -> dict[str, FieldType]:
     """`{name: "Type"}` as field types."""
     return {name: parse_type(text) for name, text in fields.items()}
@@ -265,6 +272,21 @@ class Version:
     appended: int = 0
     unsure: bool = False
     last_fields: object = None
+
+    @classmethod
+    def of(cls, view: VersionView) -> Version:
+        """The version that a view shows; its last segment ends where the view ends."""
+        return cls(
+            view.name,
+            view.begun_ms,
+            list(view.segments),
+            [(offset, dict(fields)) for offset, fields in view.schemas],
+            view.settings,
+            list(view.keys),
+            list(view.deletes),
+            view.appended,
+            view.unsure,
+        )
 
     def view(self, cut: int) -> VersionView:
         """This version with everything before `cut`, which is not before the fold's position."""
@@ -323,6 +345,10 @@ class TableFold:
         self.active: Version | None = None
         self.last_by_writer: dict[str, int] = {}
         """For each node that wrote ("" for none): offset of its last message that is to fire readers."""
+        self.dropped: dict[str, tuple[int, Version]] = {}
+        """Of a topic with several partitions, versions that a `drop` has taken away, and when (milliseconds). An `activate` of
+        somebody who did not know may lie before the `drop` in one partition and after it in another: so it brings the
+        version back, and only a `drop` that says `gone`, when nobody can be left who does not know, has it forgotten."""
         self.forgotten_until = 0
         """Where the last segment of those versions ends that were begun and are not known any more."""
         self._last_ms = 0
@@ -380,15 +406,10 @@ class TableFold:
             self._tie(begun_ms, head)
             self._begin(offset, begun_ms, head.get("settings")).widen(offset, head)
         elif kind == "activate":
-            named = self.versions.get(str(head.get("name")))
-            if named is not None and named is not self.active:
-                self._end(offset)
-                named.segments.append((offset, None))
-                self.active = named
+            self._activate(offset, str(head.get("name")), head)
         elif kind == "drop" and _are_names(head.get("names")):
             for name in head["names"]:
-                if name in self.versions:
-                    self._forget(self.versions[name])
+                self._drop(name, ts_ms, gone=self._tied_ms is None or bool(head.get("gone")))
         elif kind == "reset":
             begun_ms = message_ms({"ts": head.get("begun_ms")}, message_ms(head, ts_ms))
             if not self._comes_late(begun_ms, head):
@@ -403,14 +424,37 @@ class TableFold:
         elif kind == "delete" and self.active:
             self.active.deletes.append(offset)
 
-    def _begin(self, offset: int, ts_ms: int, given: object) -> Version:
+    def _activate(self, offset: int, name: str, head: Head) -> None:
+        if name in self.dropped:
+            self.versions[name] = self.dropped.pop(name)[1]
+        named = self.versions.get(name)
+        begun_ms = head.get("begun_ms")
+        if named is None and self._tied_ms is not None and type(begun_ms) is int and 0 < begun_ms < _MS_MAX:
+            self._end(offset)  # the other partitions have rows of it, this one never had
+            self._tie(begun_ms, head)
+            self._begin(offset, begun_ms, head.get("settings"), name)
+        elif named is not None and named is not self.active:
+            self._end(offset)
+            named.segments.append((offset, None))
+            self.active = named
+
+    def _drop(self, name: str, ts_ms: int, *, gone: bool) -> None:
+        _, version = self.dropped.pop(name, (0, self.versions.get(name)))
+        if version is None or version is self.active:
+            return
+        self._forget(version)
+        if not gone:
+            self.dropped[name] = ts_ms, version
+
+    def _begin(self, offset: int, ts_ms: int, given: object, name: str | None = None) -> Version:
         begun_ms = max(ts_ms, self._last_ms + 1)  # two in a millisecond still have names that grow
         if self._tied_ms is not None:
             begun_ms = self._tied_ms
         self._last_ms = begun_ms
         settings = Settings.from_message(given)
         key = (offset, settings.unique_on)
-        version = Version(version_name(self.table, begun_ms), begun_ms, [(offset, None)], [], settings, [key])
+        name = name or version_name(self.table, begun_ms)
+        version = Version(name, begun_ms, [(offset, None)], [], settings, [key])
         self.versions[version.name] = self.active = version
         self._thin()
         return version
@@ -426,7 +470,7 @@ class TableFold:
     def _forget(self, version: Version) -> None:
         stop = version.segments[-1][1]
         if stop is not None:  # the active one stays
-            del self.versions[version.name]
+            self.versions.pop(version.name, None)
             self.forgotten_until = max(self.forgotten_until, stop)
 
     def _tie(self, begun_ms: int, head: Head) -> None:
@@ -479,6 +523,11 @@ class TableFold:
             "versions": versions,
             **({"forgotten_until": self.forgotten_until} if self.forgotten_until else {}),
             **(
+                {"dropped": [[ms, each.view(self.position).to_json()] for ms, each in self.dropped.values()]}
+                if self.dropped
+                else {}
+            ),
+            **(
                 {}
                 if self._tied_ms is None
                 else {"tied_ms": self._tied_ms, "tied_by": self._tied_by, "late": self._late}
@@ -496,18 +545,11 @@ class TableFold:
         fold._last_ms = data["last_ms"]
         fold.last_by_writer = dict(data["last_by_writer"])
         for entry in data["versions"]:
-            view = VersionView.from_json(entry)
-            fold.versions[view.name] = Version(
-                view.name,
-                view.begun_ms,
-                list(view.segments),
-                [(offset, dict(fields)) for offset, fields in view.schemas],
-                view.settings,
-                list(view.keys),
-                list(view.deletes),
-                view.appended,
-                view.unsure,
-            )
+            version = Version.of(VersionView.from_json(entry))
+            fold.versions[version.name] = version
+        for ms, entry in data.get("dropped", ()):
+            version = Version.of(VersionView.from_json(entry))
+            fold.dropped[version.name] = ms, version
         if data["active"] is not None:
             fold.active = fold.versions[data["active"]]
             start, _ = fold.active.segments[-1]

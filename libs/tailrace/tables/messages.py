@@ -9,8 +9,10 @@
     arrow     a small columnar batch: `ipc`, base64 of an Arrow IPC stream
     file      one row group of a Parquet file in the staging area: `path`, `row_group`
     version   begins a version, whatever was before; `fields` and `settings`
-    activate  makes an earlier version, `name`, the active one again
-    drop      versions, `names`, are gone: their files are deleted. The active one is not meant
+    activate  makes an earlier version, `name`, the active one again; `begun_ms` and `settings` tell those partitions of it
+              that never had a row of it
+    drop      versions, `names`, are gone: their files are deleted. The active one is not meant. Where there are several
+              partitions a first one hides them, and only the one with `gone` is the last word (see `TableFold.dropped`)
     reset     no version is active any more
     truncate  the active version has no rows any more
     delete    `ids` of rows of the active version that are gone

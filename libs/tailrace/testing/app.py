@@ -57,13 +57,17 @@ class MemoryTable:
         self.key = lane_of(ref.key, number)
         self.records: list[tuple[int, int, bytes]] = []
         self.end = 0
-        self.fold = TableFold(ref.name, ref.born_ms if ref.partitions > 1 else None)
+        self.fold = self.new_fold()
         self.log_start = 0
         """What lies before it was trimmed."""
         self.snapshots: dict[str, tuple[Snapshot, Path]] = {}
         """By version: what a reader finds in the lake, and in which folder."""
         self.ids = IdMaker(ref.topic, ref.born_ms, number)
         self._staging = staging
+
+    def new_fold(self) -> TableFold:
+        """A fold of the partition from its start."""
+        return TableFold(self.ref.name, self.ref.born_ms if self.ref.partitions > 1 else None)
 
     def commit(self, values: Sequence[bytes], ts_ms: int) -> None:
         """Append messages in one transaction."""
@@ -212,14 +216,17 @@ class MemoryHost:
         if key not in self._views:
             self._pin(key)
         table = self.app.by_key(key)
-        later = (offset for offset, ts_ms, _ in table.records if ts_ms > frame["at_ms"])
-        cut = min(next(later, table.end), self._pins[key])
-        fold = TableFold(table.ref.name)
+        cut = frame.get("cut")
+        if cut is None:
+            later = (offset for offset, ts_ms, _ in table.records if ts_ms > frame["at_ms"])
+            cut = min(next(later, table.end), self._pins[key])
+        fold = table.new_fold()
         fold.advance((record for record in table.records if record[0] < cut), cut)
-        view = fold.view()
+        view = fold.view_of(frame["version"]) if "version" in frame else fold.view()
         return {
             "view": view.to_json() if view else None,
             "cut": cut,
+            "begun_ms": fold.begun_ms,
             "log_start": 0,
             "snapshot": None,
             "folder": "",

@@ -265,11 +265,11 @@ class LocalApi:
         versions = await self._runner.versions(table, app)
         if versions:
             in_lake = await self._lake.versions(versions[0]["topic"])
-            log_start = in_lake.pop("")["log_start"]
+            starts = in_lake.pop("")["log_start"]
             for each in versions:
                 stored = in_lake.get(each["version"])
                 each["lake"] = stored
-                each["in_log"] = each["first_offset"] >= log_start
+                each["in_log"] = all(first >= starts[lane] for lane, first in each["first_offsets"].items())
                 if each["rows"] is None and stored is not None and stored["complete"]:
                     each["rows"] = stored["rows"]
         return versions

@@ -173,13 +173,25 @@ class Catalog:
         if len(self.lanes(topic)) == 1:
             pin = await self.look(topic)
             return await self[topic].views(pin.cut)
-        by_name: dict[str, list[VersionView]] = {}
         for lane in self.lanes(topic):
             await self[lane].advance()
-            for view in await self[lane].views(1 << 62):
-                by_name.setdefault(view.name, []).append(view)
-        whole = [joined_view(views) for views in by_name.values()]
+        whole = [joined_view(list(views.values())) for views in (await self._by_name(topic)).values()]
         return sorted([view for view in whole if view is not None], key=lambda view: view.begun_ms)
+
+    async def first_offsets(self, topic: str) -> dict[str, dict[str, int]]:
+        """By version and lane, where the version's messages begin."""
+        return {
+            name: {lane: view.segments[0][0] for lane, view in views.items()}
+            for name, views in (await self._by_name(topic)).items()
+        }
+
+    async def _by_name(self, topic: str) -> dict[str, dict[str, VersionView]]:
+        """Each version, by its name, as each lane has it."""
+        found: dict[str, dict[str, VersionView]] = {}
+        for lane in self.lanes(topic):
+            for view in await self[lane].views(1 << 62):
+                found.setdefault(view.name, {})[lane] = view
+        return found
 
     # -- indexes: caches of folds, each as of a position, and the newest snapshots ---------------------------------
 

@@ -916,6 +916,10 @@ class Host:
         """The table's versions, oldest first. Raises `UnknownTableError` (rejected)."""
         return await self._catalog.versions(topic)
 
+    async def first_offsets(self, topic: str) -> Mapping[str, Mapping[str, int]]:
+        """By version and lane, where the version's messages begin."""
+        return await self._catalog.first_offsets(topic)
+
     async def cuts_at(self, graph: str, at_ms: int) -> dict[str, int]:
         """For each table of an app, by topic, where it stood at a moment: positions that belong together, so no run is
         in them in part, or without what it had read. -1 where nobody knows."""

@@ -314,10 +314,14 @@ class Desk:
         table = header["table"]
         pin = await self._pin(table)
         try:
-            then = await look_back(table, int(header["at_ms"]), pin.cut)
-            json = then.view.to_json() if then.view is not None else None
-            held = await self._held(table, then.view, then.cut, None)
-            return {"op": "reply", "view": json, "cut": then.cut, **held}
+            if "cut" in header:
+                then = await self._tails.pin_at(table, min(int(header["cut"]), pin.cut))
+            else:
+                then = await look_back(table, int(header["at_ms"]), pin.cut)
+            view = await self._view(header, then)
+            json = view.to_json() if view is not None else None
+            held = await self._held(table, view, then.cut, None)
+            return {"op": "reply", "view": json, "cut": then.cut, "begun_ms": then.begun_ms, **held}
         except TailraceError as error:
             return {"op": "reply", "error": str(error)}
 

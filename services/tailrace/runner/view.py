@@ -16,7 +16,7 @@ from tailrace.runner.journal import LogLine, RunEntry
 from tailrace.runner.letters import LetterFilter, Letters
 from tailrace.runner.lineage import Lineage
 from tailrace.runner.replay import ReplayWishes
-from tailrace.tables import message
+from tailrace.tables import activation, message
 
 __all__ = ["HostView", "NoSuchVersionError", "SeveralNodesError", "UnknownAppError"]
 
@@ -207,6 +207,7 @@ class HostView:
         """The table's versions, oldest first."""
         _, found = self._table(table, app)
         pin, views = await self._host.look(found), await self._host.versions(found)
+        offsets = await self._host.first_offsets(found)
         return [
             {
                 "version": view.name,
@@ -215,7 +216,7 @@ class HostView:
                 "rows": view.exact_count,
                 "fields": {name: str(kind) for name, kind in view.fields.items()},
                 "topic": found,
-                "first_offset": view.segments[0][0],
+                "first_offsets": offsets[view.name],
             }
             for view in views
         ]
@@ -227,11 +228,10 @@ class HostView:
             NoSuchVersionError: rejected; the table has no such version.
         """
         _, topic = self._table(table, app)
-        names = [view.name for view in await self._host.versions(topic)]
-        if version not in names:
-            raise NoSuchVersionError(table, version, names)
-        activated = NewRecord(message({"kind": "activate", "name": version}))
-        await self._host.mark(topic, activated)
+        known = {view.name: view for view in await self._host.versions(topic)}
+        if version not in known:
+            raise NoSuchVersionError(table, version, list(known))
+        await self._host.mark(topic, NewRecord(message({"kind": "activate", **activation(known[version])})))
         names = [view.name for view in await self._host.versions(topic)]
         if version not in names:  # retention was faster
             raise NoSuchVersionError(table, version, names)

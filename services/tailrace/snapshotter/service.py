@@ -1,4 +1,4 @@
-"""The snapshotter: watches the topics of all Tables, and works on those that are due, a few at a time.
+"""The snapshotter: watches the topics of all Tables (each of their partitions as a Table of its own), and works on those that are due, a few at a time.
 
 One table never holds up the others: each gets a step of bounded size at a time, those that waited longest first, and one
 that fails rests for a growing pause. Everything that is remembered here can be forgotten: it is read from the index,
@@ -25,9 +25,7 @@ from tailrace.log import (
     NewRecord,
     Offset,
     OutcomeUnknownError,
-    Partition,
     Place,
-    TopicInfo,
     TopicSpec,
     Writer,
 )
@@ -37,8 +35,9 @@ from tailrace.snapshotter.index import IndexEntry, index_partition, read_index
 from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
 from tailrace.snapshotter.sharing import Sharing, owner
 from tailrace.snapshotter.tasks import collect_when_due
-from tailrace.snapshotter.topics import GROUP, table_topics
+from tailrace.snapshotter.topics import GROUP, TableLane, table_lanes
 from tailrace.snapshotter.work import TableWork
+from tailrace.tables import lane_of
 
 __all__ = ["Snapshotter"]
 
@@ -54,9 +53,9 @@ _ROUNDS_PAUSE_S = 15.0
 
 @dataclass(slots=True)
 class _Table:
-    """One topic as the loop sees it."""
+    """One lane as the loop sees it."""
 
-    info: TopicInfo
+    lane: TableLane
     work: TableWork
     end: int = 0
     since_ms: int | None = None
@@ -114,8 +113,8 @@ class Snapshotter:
     def change(self, settings: SnapshotterSettings) -> None:
         """Other apps, or other wishes of them."""
         self._settings = settings
-        for topic, table in self._tables.items():
-            table.work.wish = settings.tables.get(topic, TableWish(name=topic))
+        for table in self._tables.values():
+            table.work.wish = settings.tables.get(table.lane.topic, TableWish(name=table.lane.topic))
         self._look.set()
         self._wake.set()
 
@@ -166,7 +165,7 @@ class Snapshotter:
         if len(self._instances) == 1:
             return list(self._tables.values())
         me = self._settings.instance
-        return [table for topic, table in self._tables.items() if owner(topic, self._instances) == me]
+        return [table for key, table in self._tables.items() if owner(key, self._instances) == me]
 
     # -- what is due ----------------------------------------------------------------------------------------------
 
@@ -226,7 +225,7 @@ class Snapshotter:
         table.again_ms = self._runtime.clock.now_ms() + pause_ms(table.failures, self._settings)
         text = f"{error}" if isinstance(error, TailraceError) else f"{type(error).__name__}: {error}"
         if not isinstance(error, TailraceError) and text != table.trouble:
-            _log.error("%s", table.info.name, exc_info=error)
+            _log.error("%s", table.lane.key, exc_info=error)
         # A rival or a log that is away for a moment is nothing that people must know.
         if not (
             isinstance(error, LakeConflictError | LogUnavailableError | OutcomeUnknownError) and table.failures < 3
@@ -235,12 +234,12 @@ class Snapshotter:
         with contextlib.suppress(TailraceError):
             if isinstance(error, OutcomeUnknownError):
                 await asyncio.to_thread(self._open_writer)
-            (table.work,) = (await self._works([table.info])).values()
+            (table.work,) = (await self._works([table.lane])).values()
 
     def _say(self, table: _Table, trouble: str | None) -> None:
         if trouble != table.trouble:
             table.trouble = trouble
-            self._tell({"type": "trouble", "table": table.info.name, "error": trouble})
+            self._tell({"type": "trouble", "table": table.lane.key, "error": trouble})
 
     # -- what there is --------------------------------------------------------------------------------------------
 
@@ -255,7 +254,7 @@ class Snapshotter:
                 continue
             now_ms = self._runtime.clock.now_ms()
             for partition, end in ends.items():
-                table = self._tables.get(partition.topic)
+                table = self._tables.get(lane_of(*partition))
                 if table is not None and end > table.end:
                     table.end = end
                     if table.since_ms is None:
@@ -307,59 +306,58 @@ class Snapshotter:
                 await asyncio.sleep(1)
 
     async def _discover(self) -> None:
-        found = await asyncio.to_thread(table_topics, self._log, self._settings.graphs)
-        for topic in [topic for topic, table in self._tables.items() if found.get(topic) != table.info]:
-            if not self._tables[topic].running:
-                del self._tables[topic]
-                self._watch.remove([Partition(topic)])
-        new = [info for topic, info in found.items() if topic not in self._tables]
+        found = await asyncio.to_thread(table_lanes, self._log, self._settings.graphs)
+        for key in [key for key, table in self._tables.items() if found.get(key) != table.lane]:
+            if not self._tables[key].running:
+                self._watch.remove([self._tables.pop(key).lane.partition])
+        new = [lane for key, lane in found.items() if key not in self._tables]
         if not new:
             return
-        ends = await asyncio.to_thread(self._log.ends, [Partition(info.name) for info in new])
-        for topic, work in (await self._works(new)).items():
-            table = _Table(work.info, work, end=ends[Partition(topic)])
+        ends = await asyncio.to_thread(self._log.ends, [lane.partition for lane in new])
+        for key, work in (await self._works(new)).items():
+            table = _Table(work.lane, work, end=ends[work.lane.partition])
             if work.place < table.end:
                 table.since_ms = await asyncio.to_thread(work.first_ms, table.end)
-            self._tables[topic] = table
-        self._watch.add([Partition(info.name) for info in new])
+            self._tables[key] = table
+        self._watch.add([lane.partition for lane in new])
 
-    async def _works(self, infos: Sequence[TopicInfo]) -> dict[str, TableWork]:
-        return await asyncio.to_thread(self._load, infos)
+    async def _works(self, lanes: Sequence[TableLane]) -> dict[str, TableWork]:
+        return await asyncio.to_thread(self._load, lanes)
 
-    def _load(self, infos: Sequence[TopicInfo]) -> dict[str, TableWork]:
+    def _load(self, lanes: Sequence[TableLane]) -> dict[str, TableWork]:
         """The tables as index and group tell them."""
-        places = self._log.places(GROUP, [Partition(info.name) for info in infos])
-        by_graph: dict[str, dict[str, TopicInfo]] = {}
-        for info in infos:
-            by_graph.setdefault(info.name.partition(".")[0], {})[info.name] = info
+        places = self._log.places(GROUP, [lane.partition for lane in lanes])
+        by_graph: dict[str, dict[str, TableLane]] = {}
+        for lane in lanes:
+            by_graph.setdefault(lane.topic.partition(".")[0], {})[lane.key] = lane
         entries: dict[str, IndexEntry] = {}
         self._log.create_topics([TopicSpec(index_partition(f"{graph}.").topic, compacted=True) for graph in by_graph])
         for graph, some in by_graph.items():
             entries |= read_index(self._log, graph, some)
         return {
-            info.name: TableWork(
+            lane.key: TableWork(
                 self._log,
-                info,
+                lane,
                 self._location,
                 self._settings,
                 self._runtime,
-                entry=entries.get(info.name, IndexEntry()),
-                place=place.offset if (place := places.get(Partition(info.name))) is not None else None,
+                entry=entries.get(lane.key, IndexEntry()),
+                place=place.offset if (place := places.get(lane.partition)) is not None else None,
                 save=self._save,
-                lost=lambda topic, text: self._tell({"type": "lost", "table": topic, "text": text}),
+                lost=lambda key, text: self._tell({"type": "lost", "table": key, "text": text}),
             )
-            for info in infos
+            for lane in lanes
         }
 
     # -- what is written ------------------------------------------------------------------------------------------
 
-    def _save(self, topic: str, place: int, records: Sequence[NewRecord]) -> None:
-        """Commit a topic's place and index records in one transaction; called by the tables' threads."""
+    def _save(self, lane: TableLane, place: int, records: Sequence[NewRecord]) -> None:
+        """Commit a lane's place and index records in one transaction; called by the tables' threads."""
         with self._writing:
             assert self._writer is not None
             self._writer.commit(
-                [Append(index_partition(topic), records)] if records else [],
-                {GROUP: {Partition(topic): Place(Offset(place))}},
+                [Append(index_partition(lane.topic), records)] if records else [],
+                {GROUP: {lane.partition: Place(Offset(place))}},
             )
 
     def _open_writer(self) -> None:

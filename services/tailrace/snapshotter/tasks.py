@@ -15,18 +15,19 @@ from tailrace.lake import (
     RetentionLimits,
     RetentionPlan,
     StagingArea,
+    TopicFacts,
     carry_out,
     decide,
     find_facts,
     finish_notes,
     rebuild_fold,
 )
-from tailrace.log import Log, NewRecord, Offset, Partition, Place, TopicInfo, open_log, scan
+from tailrace.log import Log, NewRecord, Offset, Partition, Place, open_log, scan
 from tailrace.runtime import Runtime, probe_from_environment
 from tailrace.snapshotter.index import IndexEntry, append_all, fold_record, gone_record, read_index, snapshot_record
 from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
-from tailrace.snapshotter.topics import GROUP, table_topics
-from tailrace.tables import TableFold, index_topic
+from tailrace.snapshotter.topics import GROUP, TableLane, table_lanes
+from tailrace.tables import TableFold, index_topic, lane_of
 
 __all__ = ["TASKS", "collect", "collect_all", "collect_when_due", "rebuild"]
 
@@ -44,20 +45,30 @@ def collect(
     dry_run: bool = False,
 ) -> Iterator[RetentionPlan]:
     """Decide what may go of one app's Tables, and let go of it; with `dry_run` only the decision."""
-    infos = table_topics(log, [graph])
+    lanes = table_lanes(log, [graph])
     index = Partition(index_topic(graph))
-    if not infos or index.topic not in log.topics(index.topic):
+    if not lanes or index.topic not in log.topics(index.topic):
         return
     staging = StagingArea(Path(settings.staging_dir), location)
     writer = None if dry_run else log.open_writer(f"retention-{graph}")
     try:
         if writer is not None:
             yield from finish_notes(log, location, index=index, staging=staging, writer=writer, runtime=runtime)
-        places = log.places(GROUP, [Partition(topic) for topic in infos])
-        for topic, entry in read_index(log, graph, infos).items():
-            limits = _limits(settings, topic)
-            plan = _decide(log, location, topic, entry, places.get(Partition(topic)), runtime.clock.now_ms(), limits)
-            if plan is None or plan.empty:
+        places = log.places(GROUP, [lane.partition for lane in lanes.values()])
+        entries = read_index(log, graph, lanes)
+        by_topic: dict[str, list[TableLane]] = {}
+        for lane in lanes.values():
+            by_topic.setdefault(lane.topic, []).append(lane)
+        for topic, its_lanes in by_topic.items():
+            if not any(lane.key in entries for lane in its_lanes):
+                continue
+            limits, now_ms = _limits(settings, topic), runtime.clock.now_ms()
+            facts = [
+                _facts(log, location, lane, entries.get(lane.key), places.get(lane.partition), now_ms, limits)
+                for lane in its_lanes
+            ]
+            plan = decide(facts, now_ms, limits)
+            if plan.empty:
                 continue
             if writer is None:
                 yield plan
@@ -95,32 +106,28 @@ def collect_when_due(
         log.append(index, [NewRecord(orjson.dumps({"at_ms": now_ms}), _ROUND)])
 
 
-def _decide(
+def _facts(
     log: Log,
     location: LakeLocation,
-    topic: str,
-    entry: IndexEntry,
+    lane: TableLane,
+    entry: IndexEntry | None,
     place: Place | None,
     now_ms: int,
     limits: RetentionLimits,
-) -> RetentionPlan | None:
-    fold = entry.table_fold()
-    if fold is None or place is None:
-        return None
-    views = [version.view(fold.position) for version in fold.versions.values()]
-    facts = find_facts(
+) -> TopicFacts:
+    fold = entry.table_fold() if entry is not None else None
+    if entry is None or fold is None or place is None:  # nothing is known to be in the lake
+        entry, fold, place = IndexEntry(), lane.new_fold(lane.topic), Place(Offset(0))
+    return find_facts(
         log,
-        topic,
-        views,
-        fold.active.name if fold.active is not None else None,
+        lane.partition,
+        fold,
         entry.snapshots,
-        folders=location.folders(topic),
-        folded=fold.position,
+        folders=location.folders(lane.topic, lane.of_many),
         in_lake=min(fold.position, place.offset),
         now_ms=now_ms,
         limits=limits,
     )
-    return decide(facts, now_ms, limits)
 
 
 def _limits(settings: SnapshotterSettings, topic: str) -> RetentionLimits:
@@ -140,7 +147,7 @@ def collect_all(settings: SnapshotterSettings, graphs: Sequence[str], *, dry_run
 
 @dataclass(frozen=True, slots=True)
 class _Rebuilt:
-    """One topic's index, made again."""
+    """One lane's index, made again."""
 
     fold: TableFold
     lost: str | None
@@ -151,27 +158,27 @@ def rebuild(settings: SnapshotterSettings, graphs: Sequence[str]) -> list[dict[s
     answer = []
     with _open(settings) as (log, location, _):
         for graph in graphs:
-            infos = table_topics(log, [graph])
-            entries = read_index(log, graph, infos)
-            for topic, info in infos.items():
-                name = settings.tables.get(topic, TableWish(name=topic)).name
-                lake_fold, snapshots = rebuild_fold(location, topic, born_ms=info.born_ms)
-                rebuilt = _fold_again(log, info, name, lake_fold)
+            lanes = table_lanes(log, [graph])
+            entries = read_index(log, graph, lanes)
+            for key, lane in lanes.items():
+                name = settings.tables.get(lane.topic, TableWish(name=lane.topic)).name
+                lake_fold, snapshots = rebuild_fold(location, lane.topic, lane.of_many, born_ms=lane.born_ms)
+                rebuilt = _fold_again(log, lane, name, lake_fold)
                 found = {snapshot.version for snapshot in snapshots}
-                gone = entries.get(topic, IndexEntry()).snapshots.keys() - found
+                gone = entries.get(key, IndexEntry()).snapshots.keys() - found
                 append_all(
                     log,
-                    topic,
+                    lane.topic,
                     [
-                        fold_record(info, rebuilt.fold),
-                        *(snapshot_record(info, snapshot) for snapshot in snapshots),
-                        *(gone_record(topic, version) for version in gone),
+                        fold_record(lane, rebuilt.fold),
+                        *(snapshot_record(lane, snapshot) for snapshot in snapshots),
+                        *(gone_record(key, version) for version in gone),
                     ],
                 )
                 answer.append(
                     {
-                        "topic": topic,
-                        "table": name,
+                        "topic": key,
+                        "table": lane_of(name, lane.number),
                         "position": rebuilt.fold.position,
                         "versions": len(rebuilt.fold.versions),
                         "in_lake": len(found),
@@ -181,11 +188,11 @@ def rebuild(settings: SnapshotterSettings, graphs: Sequence[str]) -> list[dict[s
     return answer
 
 
-def _fold_again(log: Log, info: TopicInfo, name: str, lake_fold: TableFold) -> _Rebuilt:
-    """The fold of a topic at its end: from its own start where the log has it, else from where the lake has got to."""
-    partition = Partition(info.name)
+def _fold_again(log: Log, lane: TableLane, name: str, lake_fold: TableFold) -> _Rebuilt:
+    """The fold of a lane at its end: from its own start where the log has it, else from where the lake has got to."""
+    partition = lane.partition
     start = log.starts([partition])[partition]
-    fold = TableFold(name) if start == 0 or lake_fold.position == 0 else lake_fold
+    fold = lane.new_fold(name) if start == 0 or lake_fold.position == 0 else lake_fold
     lost = None
     if fold.position < start:
         lost = f"records {fold.position} to {start} are neither in the log nor in the lake"

@@ -1,4 +1,4 @@
-"""One Table's way into the lake, step by step: read on, fold, snapshot each version that has news, say how far it is.
+"""One Table's way into the lake (or that of one of its several partitions, which is handled as a Table), step by step: read on, fold, snapshot each version that has news, say how far it is.
 
 Steps, each of which a crash may follow:
 
@@ -32,13 +32,14 @@ from tailrace.lake import (
     snapshot_version,
     tidy,
 )
-from tailrace.log import Log, NewRecord, Offset, Partition, TopicInfo
+from tailrace.log import Log, NewRecord, Offset
 from tailrace.runtime import Runtime
 from tailrace.snapshotter.burial import bury
 from tailrace.snapshotter.cadence import News
 from tailrace.snapshotter.index import IndexEntry, fold_record, gone_record, snapshot_record
 from tailrace.snapshotter.settings import SnapshotterSettings, TableWish
 from tailrace.snapshotter.source import RecentSource
+from tailrace.snapshotter.topics import TableLane
 from tailrace.tables import Snapshot, StagedFiles, TableFold
 
 __all__ = ["TableWork"]
@@ -48,10 +49,10 @@ _READ_BYTES_MAX = 8 << 20
 
 
 class TableWork:
-    """Brings the versions of one topic into the lake. Belongs to one thread at a time.
+    """Brings the versions of one lane into the lake. Belongs to one thread at a time.
 
     Args:
-        entry: what the index says about the topic.
+        entry: what the index says about the lane.
         place: the group's place; None where it has none.
         save: commits a place and index records in one transaction.
         lost: told which rows are neither in the log nor in the lake any more.
@@ -60,23 +61,23 @@ class TableWork:
     def __init__(
         self,
         log: Log,
-        info: TopicInfo,
+        lane: TableLane,
         location: LakeLocation,
         settings: SnapshotterSettings,
         runtime: Runtime,
         *,
         entry: IndexEntry,
         place: int | None,
-        save: Callable[[str, int, Sequence[NewRecord]], None],
+        save: Callable[[TableLane, int, Sequence[NewRecord]], None],
         lost: Callable[[str, str], None],
     ) -> None:
-        self.info = info
+        self.lane = lane
         self._log, self._location, self._settings, self._runtime = log, location, settings, runtime
         self._save, self._lost = save, lost
-        self._partition = Partition(info.name)
+        self._partition = lane.partition
         staging = StagingArea(Path(settings.staging_dir), location)
         self._files = StagedFiles(staging.folder, staging.fetch)
-        self.wish = settings.tables.get(info.name, TableWish(name=info.name))
+        self.wish = settings.tables.get(lane.topic, TableWish(name=lane.topic))
         self.snapshots = dict(entry.snapshots)
         """The newest of each version that is in the lake, as far as is known."""
         self.place = place or 0
@@ -126,7 +127,7 @@ class TableWork:
         reached("topic-read")
         records = self._write(fold, source)
         reached("lake-written")
-        self._save(self.info.name, fold.position, [fold_record(self.info, fold), *records])
+        self._save(self.lane, fold.position, [fold_record(self.lane, fold), *records])
         reached("place-committed")
         self.place = fold.position
         self._missing.clear()
@@ -147,16 +148,17 @@ class TableWork:
             return self._fold
         fold = self._entry.table_fold()
         if fold is None or fold.position < start:
-            fold = TableFold(self.wish.name)
+            fold = self.lane.new_fold(self.wish.name)
             if start > 0:
-                rebuilt, found = rebuild_fold(self._location, self.info.name, born_ms=self.info.born_ms)
+                lane = self.lane
+                rebuilt, found = rebuild_fold(self._location, lane.topic, lane.of_many, born_ms=lane.born_ms)
                 self.snapshots = {snapshot.version: snapshot for snapshot in found}
                 fold = rebuilt if rebuilt.position > 0 else fold
             if fold.position < start:
-                self._lost(self.info.name, f"records {fold.position} to {start} are neither in the log nor in the lake")
+                self._lost(self.lane.key, f"records {fold.position} to {start} are neither in the log nor in the lake")
                 fold.position = start
         known = {snapshot.folder for snapshot in self.snapshots.values()}
-        self._strays = set(self._location.folders(self.info.name)) - known
+        self._strays = set(self._location.folders(self.lane.topic, self.lane.of_many)) - known
         self._fold = fold
         return fold
 
@@ -198,11 +200,12 @@ class TableWork:
         """Bring each version that has news to the fold's position; returns what the index is to say."""
         records: list[NewRecord] = []
         source = TopicSource(
-            self.info.name,
-            self.info.born_ms,
+            self.lane.topic,
+            self.lane.born_ms,
             messages,
             self._files,
             self._log.starts([self._partition])[self._partition],
+            self.lane.of_many,
         )
         open_tables: dict[str, VersionTable] = {}
         for name in self._wanted(fold):
@@ -213,19 +216,19 @@ class TableWork:
                 name,
                 table=self._open.get(name),
                 limits=self._limits,
-                bury=lambda rows: bury(self._log, self.info.name, rows, self._runtime.clock.now_ms()),
+                bury=lambda rows: bury(self._log, self.lane, rows, self._runtime.clock.now_ms()),
                 runtime=self._runtime,
             )
             if fold.active is not None and name == fold.active.name:
                 open_tables[name] = done.table
             if done.lost is not None:
                 start, stop = done.lost
-                self._lost(self.info.name, f"rows of {name} at offsets {start} to {stop} are in neither log nor lake")
+                self._lost(self.lane.key, f"rows of {name} at offsets {start} to {stop} are in neither log nor lake")
             self.snapshots[name] = self._keep_up(done)
-            records.append(snapshot_record(self.info, self.snapshots[name]))
+            records.append(snapshot_record(self.lane, self.snapshots[name]))
         for name in self._missing - fold.versions.keys():
             self.snapshots.pop(name, None)
-            records.append(gone_record(self.info.name, name))
+            records.append(gone_record(self.lane.key, name))
         self._open = open_tables
         return records
 
@@ -252,7 +255,7 @@ class TableWork:
             snapshot = self.snapshots.get(name)
             stop = version.segments[-1][1]
             late = snapshot is not None and (stop is None or stop >= snapshot.position)
-            stray = self._location.folder(self.info.name, name) in self._strays
+            stray = self._location.folder(self.lane.topic, name, self.lane.of_many) in self._strays
             if name == active or late or stray or name in self._missing:
                 names.append(name)
         return names
