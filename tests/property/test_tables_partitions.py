@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tailrace.lake import LakeLocation, TopicSource, compact, snapshot_version
 from tailrace.node.table import Table
-from tailrace.tables import StagedFiles, partition_of_key
+from tailrace.tables import StagedFiles, parse_id, partition_of_key
 from tailrace.testing.app import MemoryTable, TestApp
 
 STORE = "orders"
@@ -21,7 +21,7 @@ WRITES = ("append", "upsert", "replace", "reset", "truncate", "delete", "widen",
 LAKE = ("snapshot", "trim")
 
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=5)
-writes = st.lists(st.tuples(st.sampled_from((*WRITES, *LAKE)), rows), max_size=9)
+writes = st.lists(st.tuples(st.sampled_from((*WRITES, *LAKE, *LAKE)), rows), max_size=9)
 last_writes = st.tuples(st.sampled_from(WRITES), rows)
 
 
@@ -143,8 +143,13 @@ def write(
 
 
 def read(table: Table) -> list[tuple[int, float]]:
-    found = [(row["k"], row["v"]) for row in table.read()]
+    rows = table.read()
+    found = [(row["k"], row["v"]) for row in rows]
     assert table.record_count == len(found)
+    assert table._store is not None
+    partitions = table._store.ref.partitions
+    ids = [(row["patterns_id"], row["k"]) for row in rows if row["patterns_id"] is not None]
+    assert all(parse_id(each).partition == partition_of_key(k, partitions) for each, k in ids), "wherever rows lie"
     return sorted(found, key=lambda row: row[0])
 
 
@@ -245,6 +250,21 @@ def split(
     new = [row for row in later or [] if partition_of_key(row[0], partitions) in known]
     old = [row for row in earlier or [] if partition_of_key(row[0], partitions) not in known]
     return by_key([*new, *old]) or []
+
+
+def test_a_version_is_restored_in_partitions_too_that_never_had_a_row_of_it(tmp_path: Path) -> None:
+    """What is written to them from then on is of that version."""
+    with TestApp(tmp_path) as app:
+        app.table(STORE, partitions=4, partition_key="k")
+        write(app, "append", [(0, 0)], keyed=False)
+        with app.inside("reader"):
+            first = Table(STORE).get_active_version()
+            assert first is not None
+        write(app, "replace", [(k, 1) for k in range(8)], keyed=False)
+        write(app, "activate", [], keyed=False, version=first.name)
+        write(app, "append", [(k, 2) for k in range(8)], keyed=False)
+        with app.inside("reader"):
+            assert read(Table(STORE)) == sorted([(0, 0), *((k, 2) for k in range(8))])
 
 
 def test_of_two_runs_that_begin_versions_at_once_one_wins_in_all_partitions(tmp_path: Path) -> None:
