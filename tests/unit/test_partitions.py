@@ -99,7 +99,6 @@ def test_a_key_is_a_column_or_a_pointer() -> None:
         ({"code": STREAMS + b"; State()"}, 5, "warning", "a State of its own"),
         ({"slots": 9}, 5, "warning", "parallelism 9 is more than the 4 partitions"),
         ({"store": ", storage: none"}, 7, "error", "storage does not apply to a table with several partitions"),
-        ({"store": ", freshness: 1s"}, 7, "warning", "freshness does not apply"),
         ({"store": ", partition_key: /a~2"}, 7, "error", 'partition_key "/a~2" is no column'),
         ({"store": ", partition_key: k", "partitions": 1, "slots": 1}, 7, "warning", "does nothing"),
         ({"store": ", partition_key: k"}, 4, "error", "is not this of the posts"),
