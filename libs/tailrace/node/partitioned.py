@@ -196,7 +196,9 @@ class PartitionedStore(RunStore):
         if begun_ms is None:
             return None
         thens = [
-            then if then.begun_ms == begun_ms else lane.past_at(cut=then.cut, version=lane.next_version_name(begun_ms))
+            then
+            if then.begun_ms == begun_ms
+            else lane.past_at(at_ms=at_ms, cut=then.cut, version=lane.next_version_name(begun_ms))
             for lane, then in zip(self._lanes, thens, strict=True)
         ]
         return self._merged(

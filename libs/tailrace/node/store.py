@@ -282,7 +282,8 @@ class RunStore:
         return None if then.view is None else self.reader_then(then, then.view)
 
     def past_at(self, **asked: object) -> PastAnswer:
-        """What the host says of the table as it was: `at_ms`, or `cut` and `version`."""
+        """What the host says of the table as it was: at `at_ms`, but no later than `cut`; of its active version, or of
+        `version`."""
         header, _ = self.session.link.request({"op": "past", "table": self.ref.key, **asked})
         view = VersionView.from_json(header["view"]) if header["view"] else None
         return PastAnswer(view, header["cut"], header["begun_ms"], header)

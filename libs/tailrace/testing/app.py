@@ -216,10 +216,8 @@ class MemoryHost:
         if key not in self._views:
             self._pin(key)
         table = self.app.by_key(key)
-        cut = frame.get("cut")
-        if cut is None:
-            later = (offset for offset, ts_ms, _ in table.records if ts_ms > frame["at_ms"])
-            cut = min(next(later, table.end), self._pins[key])
+        later = (offset for offset, ts_ms, _ in table.records if ts_ms > frame["at_ms"])
+        cut = min(next(later, table.end), self._pins[key], frame.get("cut", table.end))
         fold = table.new_fold()
         fold.advance((record for record in table.records if record[0] < cut), cut)
         view = fold.view_of(frame["version"]) if "version" in frame else fold.view()

@@ -314,10 +314,7 @@ class Desk:
         table = header["table"]
         pin = await self._pin(table)
         try:
-            if "cut" in header:
-                then = await self._tails.pin_at(table, min(int(header["cut"]), pin.cut))
-            else:
-                then = await look_back(table, int(header["at_ms"]), pin.cut)
+            then = await look_back(table, int(header["at_ms"]), min(pin.cut, int(header.get("cut", pin.cut))))
             view = await self._view(header, then)
             json = view.to_json() if view is not None else None
             held = await self._held(table, view, then.cut, None)
