@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tailrace.node.store import RunStore
     from tailrace.sql import Database, FileRows
 
-__all__ = ["LakeTable", "lake_table"]
+__all__ = ["LakeLanes", "LakeTable", "lake_table"]
 
 ROWS_MIN = 50_000
 """Rows of a snapshot from which on SQL reads its files. Below, reading them all takes less time than it takes to open a
@@ -37,7 +38,7 @@ _KEYS = (*_TEXTS, "Integer", "Boolean", "Date", "DateTime", "Decimal")
 
 
 class LakeTable(NamedTuple):
-    """What SQL needs of a table that lies in files."""
+    """What SQL needs of a table, or one of its several partitions, that lies in files."""
 
     rows: FileRows
     tail: pa.Table
@@ -54,19 +55,56 @@ class LakeTable(NamedTuple):
         database.register_files(name, self.rows, self.tail, deleted=self.deleted, superseding=self.superseding)
 
 
-def lake_table(store: RunStore, view: VersionView) -> LakeTable | None:
+class LakeLanes(NamedTuple):
+    """What SQL needs of a table whose partitions lie in files, each by itself; of those that do not, the rows."""
+
+    lanes: Sequence[LakeTable | pa.Table]
+
+    @property
+    def paths(self) -> list[Path]:
+        """As of `LakeTable`."""
+        return [path for lane in self.lanes if isinstance(lane, LakeTable) for path in lane.paths]
+
+    def register(self, database: Database, name: str) -> None:
+        """As of `LakeTable`."""
+        parts = [f"{name}/{number}" for number in range(len(self.lanes))]
+        for part, lane in zip(parts, self.lanes, strict=True):
+            if isinstance(lane, LakeTable):
+                lane.register(database, part)
+            else:
+                database.register(part, lane)
+        database.register_union(name, parts)
+
+
+def lake_table(store: RunStore, view: VersionView) -> LakeTable | LakeLanes | None:
     """The version as files and tail; None where it has no snapshot, a small one, or one whose values SQL cannot bring
     into the types of today: then its rows are read into memory."""
+    views = store.lane_views(view.name) if len(store.lanes) > 1 else [view]
+    known = [(lane, each) for lane, each in zip(store.lanes, views, strict=True) if each is not None]
+    pasts = [lane.past(each) for lane, each in known]
+    if sum(past[0].snapshot.rows for past in pasts if past is not None) < ROWS_MIN:
+        return None
+    lanes: list[LakeTable | pa.Table] = []
+    for (lane, each), past in zip(known, pasts, strict=True):
+        reader = lane.reader(each)
+        assert reader is not None
+        if past is None or not past[0].snapshot.files:
+            lanes.append(reader.table(id_column=reader.id_name))
+            continue
+        made = _in_files(lane, each, reader, *past)
+        if made is None:
+            return None
+        lanes.append(made)
+    return lanes[0] if len(store.lanes) == 1 and isinstance(lanes[0], LakeTable) else LakeLanes(lanes)
+
+
+def _in_files(
+    store: RunStore, view: VersionView, reader: VersionReader, past: SnapshotReader, before: str | None
+) -> LakeTable | None:
     import pyarrow as pa
 
     from tailrace.sql import DatabaseLimits, FileColumn, FileRows
 
-    found = store.past(view)
-    if found is None or found[0].snapshot.rows < ROWS_MIN:
-        return None
-    past, before = found
-    reader = store.reader(view)
-    assert reader is not None
     snapshot = past.snapshot
     names = stored_names(snapshot.fields, id_column=snapshot.id_column)
     columns = []

@@ -16,7 +16,6 @@ from tailrace.node.parting import PartitionedWriter
 from tailrace.node.store import RunStore
 from tailrace.tables import (
     MergedReader,
-    SnapshotReader,
     VersionReader,
     VersionView,
     alike,
@@ -216,8 +215,8 @@ class PartitionedStore(RunStore):
         readers = [maker(view) for view, maker in zip(views, make, strict=True) if view is not None]
         return MergedReader(whole, [reader for reader in readers if reader is not None])
 
-    def past(self, view: VersionView) -> tuple[SnapshotReader, str | None] | None:
-        return None  # SQL reads the rows of a partitioned table into memory
+    def lane_views(self, name: str) -> list[VersionView | None]:
+        return self._views(name)
 
 
 def partial_reader(lane: Lane, every_id: bool) -> Callable[[VersionView], VersionReader | None]:

@@ -117,6 +117,10 @@ class RunStore:
         """The partitions of the table, each a store of its own."""
         return (self,)
 
+    def lane_views(self, name: str) -> Sequence[VersionView | None]:
+        """A version as each of the lanes shows it; None for those that have nothing of it."""
+        return [self.view_of(name)]
+
     @property
     def streamed_keys(self) -> Sequence[str]:
         """The keys of the partitions that its streams hand out."""

@@ -214,6 +214,22 @@ class Database:
         columns = tuple(Column(row[0], row[0], row[1]) for row in described)
         self._relations[name] = Relation(quote_identifier(name), columns)
 
+    def register_union(self, name: str, parts: Sequence[str]) -> None:
+        """Make the rows of the registered tables `parts`, which have the same columns, one after the other the table
+        `name`.
+
+        Raises:
+            SqlError: rejected; their columns are not the same.
+        """
+        self.unregister(name)
+        union = " UNION ALL ".join(f"SELECT * FROM {quote_identifier(part)}" for part in parts)  # noqa: S608 (quoted)
+        try:
+            self._connection.execute(f"CREATE TEMP VIEW {quote_identifier(name)} AS {union}")
+        except duckdb.Error as error:
+            raise SqlError(f"table {name} cannot be read: {_message(error)}") from error
+        self._relations[name] = Relation(quote_identifier(name), self._relations[parts[0]].columns)
+        self._schemas[name] = self._schemas[parts[0]]
+
     def unregister(self, name: str) -> None:
         """Forget the table `name`, if there is one."""
         if self._relations.pop(name, None) is not None:
