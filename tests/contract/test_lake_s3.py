@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 from s3_server import BUCKET, S3Server
-from table_reading import LogSource, fold_topic, reader_of
+from table_reading import LogSource, fold_topic
 
 from tailrace.lake import (
     LakeLimits,
@@ -29,7 +29,7 @@ from tailrace.lake import (
     tidy,
 )
 from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log
-from tailrace.tables import StagedFiles, rows_message
+from tailrace.tables import IdMaker, StagedFiles, TableFold, VersionReader, rows_message
 
 pytestmark = pytest.mark.timeout(900)  # the server may have to be built first
 
@@ -38,44 +38,51 @@ LIMITS = LakeLimits(files_joined_min=2, checkpoint_every=2, commits_kept=4, remo
 
 
 class Shop:
-    """A log with one table, and its lake in a place of its own in the bucket."""
+    """A log with one table, of which one partition is written to, and its lake in a place of its own in the bucket."""
 
-    def __init__(self, log: Log) -> None:
-        self.log = log
+    def __init__(self, log: Log, lane: int | None) -> None:
+        self.log, self.lane = log, lane
+        self.partition = Partition(ORDERS.topic, lane or 0)
         self.lake = LakeLocation.parse(f"s3://{BUCKET}/{secrets.token_hex(4)}/lake/")
-        log.create_topics([TopicSpec(ORDERS.topic)])
+        log.create_topics([TopicSpec(ORDERS.topic, 1 if lane is None else 2)])
+        self.born_ms = log.topics()[ORDERS.topic].born_ms
 
     def rows(self, *rows: dict[str, Any], **head: Any) -> None:
         full = {"kind": "rows", "n": len(rows), "fields": {"k": "Integer", "v": "Text"}, **head}
-        self.log.append(ORDERS, [NewRecord(rows_message(full, orjson.dumps(rows)))])
+        self.log.append(self.partition, [NewRecord(rows_message(full, orjson.dumps(rows)))])
+
+    def fold(self) -> TableFold:
+        tied_ms = None if self.lane is None else self.born_ms
+        return fold_topic(self.log, self.partition, TableFold(ORDERS.topic, tied_ms))
 
     def snapshot(self) -> Snapshotted:
-        fold = fold_topic(self.log, ORDERS)
+        fold = self.fold()
         assert fold.active is not None
-        born_ms = self.log.topics()[ORDERS.topic].born_ms
-        source = TopicSource(ORDERS.topic, born_ms, LogSource(self.log, ORDERS), StagedFiles(Path("/nowhere")))
+        messages, files = LogSource(self.log, self.partition), StagedFiles(Path("/nowhere"))
+        source = TopicSource(ORDERS.topic, self.born_ms, messages, files, 0, self.lane)
         return snapshot_version(self.lake, source, fold, fold.active.name, limits=LIMITS)
 
     def check(self, table: VersionTable) -> None:
         """The Delta table, read as others read it, holds what the fold says."""
-        reader = reader_of(self.log, ORDERS, fold_topic(self.log, ORDERS))
-        assert reader is not None
+        view, ids = self.fold().view(), IdMaker(ORDERS.topic, self.born_ms, self.lane or 0)
+        assert view is not None
+        reader = VersionReader(view, ids, LogSource(self.log, self.partition), StagedFiles(Path("/nowhere")))
         delta = DeltaTable(self.lake.uri(table.folder), storage_options=self.lake.storage_options)
         rows = sorted(pa.table(delta.to_pyarrow_table()).to_pylist(), key=lambda row: row["patterns_id"])
         assert rows == reader.table(id_column="patterns_id").to_pylist()
 
 
-@pytest.fixture
-def shop(s3: S3Server, tmp_path: Path) -> Iterator[Shop]:
+@pytest.fixture(params=[None, 1], ids=["the only partition", "one of several"])
+def shop(s3: S3Server, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Shop]:
     log = open_log(f"sqlite:///{tmp_path}/log.db")
-    yield Shop(log)
+    yield Shop(log, request.param)
     log.close()
 
 
 def test_a_lake_in_an_object_store_is_as_one_in_a_folder(shop: Shop, tmp_path: Path) -> None:
     """Every kind of step, upkeep, and what is rebuilt from it."""
     shop.rows({"k": 1, "v": "a"}, {"k": 2, "v": "b"})
-    assert shop.lake.folders(ORDERS.topic) == []
+    assert shop.lake.folders(ORDERS.topic, shop.lane) == []
     kinds = [shop.snapshot().kind]
     shop.rows({"k": 3, "w": "10:30:00"}, fields={"k": "Integer", "w": "Time"})
     kinds.append(shop.snapshot().kind)
@@ -94,8 +101,8 @@ def test_a_lake_in_an_object_store_is_as_one_in_a_folder(shop: Shop, tmp_path: P
     tidied = tidy(done.table, limits=LIMITS)
     assert tidied.checkpoint and tidied.files_deleted > 0
     shop.check(done.table)
-    fold, snapshots = rebuild_fold(shop.lake, ORDERS.topic)
-    assert fold.to_json() == fold_topic(shop.log, ORDERS).to_json()
+    fold, snapshots = rebuild_fold(shop.lake, ORDERS.topic, shop.lane)
+    assert fold.to_json() == shop.fold().to_json()
     file = snapshots[0].files[0]
     shop.lake.fetch(snapshots[0].folder, file.path, tmp_path / "file")
     assert (tmp_path / "file").stat().st_size == file.size_bytes
