@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import deltalake
+import orjson
 import pyarrow as pa
 import pytest
 import requests
 
 from tailrace.cli.client import Client
+from tailrace.cli.follow import triggered_run
 from tailrace.lake import LakeLocation
 from tailrace.log import Log, open_log
 from tailrace.runtime import Runtime
@@ -112,7 +114,7 @@ def lives_in_the_lake(folder: Path, url: str | None) -> None:
     with UpProcess(data, app, log=url) as house:
         post(house, range(60))
         house.until(lambda: latest(house), wanted=lambda found: found == newest(60))
-        run = house.json("trigger", "py000003", "--wait")["run"]
+        run = triggered_run(Client(data), "py000003", None)["run"]
         status = in_lake(house)
         assert (status["events"]["rows"], status["latest"]["rows"]) == (60, KEYS)
         assert {row["k"]: row["n"] for row in in_delta(data / "lake", status["latest"]["folder"])} == newest(60)
@@ -130,23 +132,25 @@ def lives_in_the_lake(folder: Path, url: str | None) -> None:
         assert latest(house) == newest(60) and len(house.rows("events")) == 60
         post(house, range(60, 80))  # `n` becomes wider in the partitions that these come to
         house.until(lambda: latest(house), wanted=lambda found: found == newest(80))
-        house.json("trigger", "py000002")
+        Client(data).post("trigger", {"node": "py000002", "app": None})
         again = house.until(lambda: house.rows("again"), wanted=lambda rows: len(rows) >= 80)
         by_key: dict[str, list[int]] = defaultdict(list)
         for row in again:
             by_key[row["k"]].append(row["n"])
         assert by_key == {f"key-{key}": list(range(key, 80, KEYS)) for key in range(KEYS)}
         assert {row["id"] for row in again} == {row["patterns_id"] for row in house.rows("events")}
-        assert house.json("sql", "select count(*) as c, max(n) as n from latest") == [{"c": KEYS, "n": 79.5}]
-        assert len(house.json("table", "head", "events", "--run", run, "-n", "1000")) == 60
-        house.json("trigger", "py000003", "--wait")
+        query = {"sql": "select count(*) as c, max(n) as n from latest", "app": None, "at_ms": None, "run": None}
+        assert Client(data).post("sql", query)["rows"] == [[KEYS, 79.5]]
+        then = b"".join(Client(data).pieces("tables/events/rows", format="json", run=run))
+        assert len(orjson.loads(then)) == 60
+        triggered_run(Client(data), "py000003", None)
         totals = [(row["events"], row["sql"], row["keys"]) for row in house.rows("totals")]
         assert totals == [(60, 60, KEYS), (80, 80, KEYS)]
         status = in_lake(house)
         assert {row["k"]: row["n"] for row in in_delta(data / "lake", status["latest"]["folder"])} == newest(80)
-        (version,) = house.json("table", "versions", "latest")
+        (version,) = Client(data).get("tables/latest/versions")
         assert (version["lake"]["rows"], version["in_log"], version["active"]) == (KEYS, False, True)
-        rebuilt = {each["topic"]: each["lost"] for each in house.json("rebuild")}
+        rebuilt = {each["topic"]: each["lost"] for each in Client(data).post("lake/rebuild", {"app": None})}
         assert rebuilt["parted.st000001/3"] is None and not any(rebuilt.values())
         assert latest(house) == newest(80) and len(house.rows("events")) == 80
 
