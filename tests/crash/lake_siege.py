@@ -45,8 +45,8 @@ class PromiseBrokenError(AssertionError):
 
 
 class LakeSiege:
-    """A log with four Tables (one that grows, one with a key, one that is replaced, and one with several partitions that is
-    all of it), and snapshotters over it."""
+    """A log with four Tables (one that grows, one with a key, one that is replaced, and one of several partitions that is
+    replaced, too), and snapshotters over it."""
 
     def __init__(self, folder: Path, url: str, seed: int = 1) -> None:
         self.folder = folder
@@ -95,7 +95,7 @@ class LakeSiege:
             marker = NewRecord(message(head))
             self._writer.commit([Append(Partition(PARTED, each), [marker]) for each in range(PARTITIONS)])
         for each in range(PARTITIONS):
-            self._rows(PARTED, now_ms, self.random.randint(1, 3), key=["number"], numbers=30, partition=each)
+            self._rows(PARTED, now_ms, self.random.randint(1, 3), partition=each)
 
     def _rows(
         self,

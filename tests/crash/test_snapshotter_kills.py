@@ -120,7 +120,7 @@ def test_a_planted_fault_is_found(siege: LakeSiege, fault: str) -> None:
     """A check that no fault can fail checks nothing. Not every death does harm, so it may take some more of them."""
     point = "place-too-early:3" if fault == "place before the lake" else "lake-committed:3"
     with pytest.raises(PromiseBrokenError):
-        for _ in range(6):
+        for _ in range(12):
             for _ in range(3):
                 siege.die_at(point, fault)
             siege.settle(fault, patience_s=8)
