@@ -9,6 +9,7 @@ from typing import Any
 from golden import Golden, golden_up
 from tailrace.lake import LakeLocation, TopicSource, snapshot_version
 from tailrace.log import Log, Offset, Partition, open_log
+from tailrace.snapshotter import lanes_by_key
 from tailrace.snapshotter.index import append_all, fold_record, snapshot_record
 from tailrace.tables import Messages, StagedFiles, TableFold
 
@@ -46,7 +47,8 @@ def put_away(data_dir: Path, names: Mapping[str, str]) -> None:
                 info.name, info.born_ms, LogMessages(log, partition), StagedFiles(data_dir / "staging")
             )
             made = (snapshot_version(location, source, fold, name).snapshot for name in fold.versions)
-            said = [fold_record(info, fold), *(snapshot_record(info, each) for each in made)]
+            (lane,) = lanes_by_key([info]).values()
+            said = [fold_record(lane, fold), *(snapshot_record(lane, each) for each in made)]
             append_all(log, info.name, said)
             while log.trim(partition, end) < end:
                 pass
