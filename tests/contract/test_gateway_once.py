@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from table_reading import fold_topic, reader_of
 
 from tailrace.gateway import Gateway, GatewaySettings, WebhookRoute
-from tailrace.gateway.dedupe import SeenIds, delivery_id
+from tailrace.gateway.dedupe import delivery_id
 from tailrace.gateway.providers import PROVIDERS
 from tailrace.gateway.route import SuccessAnswer
 from tailrace.log import Log, LogUnavailableError, NewRecord, Partition, TopicSpec, open_log
 from tailrace.runtime import Clock, ManualClock, Runtime, SystemClock
-from tailrace.tables import Answer
+from tailrace.tables import Answer, SeenIds
 from tailrace.testing.kafka import LocalKafka
 
 TOPIC = "shop.hooks"

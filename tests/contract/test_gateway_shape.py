@@ -186,4 +186,4 @@ def test_shaping_takes_whatever_is_json(values: list[Any], flatten: bool, filter
         assert refused.status == 422
         return
     assert shaped is not None and len(shaped.posted.rows) == len(values)
-    assert 0 <= shaped.partition < partitions
+    assert 0 <= shaped.partition.number < partitions

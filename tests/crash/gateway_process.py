@@ -62,7 +62,7 @@ class GatewayProcess:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def wait_until_listening(self, times: int = 1, timeout_s: float = 30) -> int:
+    def wait_until_listening(self, times: int = 1, timeout_s: float = 120) -> int:
         """The port, when it has been said so often."""
         wait_until(lambda: len(self.said) >= times or self.process.poll() is not None, "the gateway listens", timeout_s)
         assert len(self.said) >= times, f"it ended with {self.process.returncode}: {self.stderr()}"

@@ -65,12 +65,22 @@ class Storm:
             program=program,
             environment={"GATEWAY_FAULT": self._fault or ""},
         )
-        gateway.wait_until_listening()
+        try:
+            gateway.wait_until_listening()
+        except BaseException:
+            gateway.kill()
+            raise
         return gateway
 
     def _new_client(self) -> subprocess.Popen[bytes]:
         program = str(HERE / "gateway_storm_client.py")
         return subprocess.Popen([sys.executable, program, str(self._gateway.port), str(self._journal)])
+
+    def rage(self, victims: list[str], seconds: float, kills: int) -> None:
+        """Kill them in an order that chance gives, each as often as it stands in the list, for so long and so often."""
+        while time.monotonic() < self._began_s + seconds or self.kills.total() < kills:
+            for victim in self._chance.sample(victims, len(victims)):
+                self.kill(victim)
 
     def kill(self, what: str) -> None:
         """`kill -9` after a while of work, and a new one in its place."""
@@ -92,11 +102,19 @@ class Storm:
     def _work(self) -> None:
         """Until some more posts were accepted."""
         until_s = time.monotonic() + 60
-        before = len(read_journal(self._journal)[1])
-        while len(read_journal(self._journal)[1]) < before + 150:
+        before = self._journal.stat().st_size if self._journal.exists() else 0
+        while self._accepted_since(before) < 150:
             assert self._client.poll() is None, "the client ended"
             assert time.monotonic() < until_s, f"nothing is accepted: {self._gateway.stderr()[-3000:]}"
             time.sleep(0.05)
+
+    def _accepted_since(self, size: int) -> int:
+        """Posts that were accepted since the journal had this size."""
+        if not self._journal.exists():
+            return 0
+        with self._journal.open("rb") as file:
+            file.seek(size)
+            return file.read().count(b"a ")
 
     def end(self) -> dict[str, Any]:
         """Let the client finish what it began, stop the gateway, and check every promise."""
@@ -167,26 +185,30 @@ def own_kafka(tmp_path: Path) -> Iterator[LocalKafka]:
         yield kafka
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.chaos)])
-def test_a_storm_on_sqlite(tmp_path: Path, kills: int) -> None:
+LENGTHS = pytest.mark.parametrize(
+    ("seconds", "kills"), [pytest.param(0, 4, id="short"), pytest.param(600, 40, id="long", marks=pytest.mark.chaos)]
+)
+"""How long a storm lasts at least, and how many it kills."""
+
+
+@LENGTHS
+def test_a_storm_on_sqlite(tmp_path: Path, seconds: float, kills: int) -> None:
     """`kill -9` of gateway and client."""
     storm = Storm(tmp_path, f"sqlite:///{tmp_path / 'log.db'}")
     try:
-        for number in range(kills):
-            storm.kill("client" if number % 3 == 2 else "gateway")
+        storm.rage(["gateway", "gateway", "client"], seconds, kills)
         print(f"seed {SEED}: {storm.end()}")
     finally:
         storm.clear()
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.chaos)])
-def test_a_storm_on_kafka(tmp_path: Path, own_kafka: LocalKafka, kills: int) -> None:
+@LENGTHS
+def test_a_storm_on_kafka(tmp_path: Path, own_kafka: LocalKafka, seconds: float, kills: int) -> None:
     """The same, and `kill -9` of the broker."""
     storm = Storm(tmp_path, own_kafka.url, broker=own_kafka)
     try:
-        for number in range(kills):
-            storm.kill(["gateway", "broker", "client", "gateway", "gateway"][number % 5])
+        storm.rage(["gateway", "gateway", "broker", "client"], seconds, kills)
         print(f"seed {SEED}: {storm.end()}")
     finally:
         storm.clear()

@@ -139,7 +139,8 @@ def history(
         if kind in ("rows", "widen", "field", "upsert", "key"):
             if posts and kind == "rows":
                 body = data.draw(st.sampled_from([b'{"a":1},[2]', b'"words"', b'"{\\"a\\":1}"', b"5,null"]))
-                out.append(webhook_message({"ts": BORN_MS + at, **head}, body, body.count(b",") + 1))
+                own = {} if (key := data.draw(st.sampled_from([None, None, "x", "y"]))) is None else {"id": key}
+                out.append(webhook_message({"ts": BORN_MS + at, **own, **head}, body, body.count(b",") + 1))
             else:
                 rows = rows_of(data, types())
                 extra: dict[str, Any] = dict(head)

@@ -8,9 +8,9 @@ import pytest
 
 from tailrace.engine import Cron, NodeSpec, SlotRecord
 from tailrace.engine.rules import first_fire_ms, is_due, with_schedule
-from tailrace.gateway.dedupe import SeenIds
 from tailrace.log import NewRecord, Partition, TopicSpec, open_log
 from tailrace.runtime import Runtime
+from tailrace.tables import SeenIds
 
 HOUR_MS = 3_600_000
 NOON_MS = 1_700_000_000_000 // (24 * HOUR_MS) * (24 * HOUR_MS) + 12 * HOUR_MS

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import orjson
 import pytest
-from tables_model import MemoryTopic
+from tables_model import BORN_MS, MemoryTopic
 
-from tailrace.tables import TableFold, message, split_head, webhook_message
-from tailrace.tables.fold import OLDER_MAX, VERSIONS_MAX
+from tailrace.tables import REPEAT_MS, TableFold, message, split_head, webhook_message
+from tailrace.tables.fold import OLDER_MAX, REPEAT_IDS_MAX, VERSIONS_MAX
 
 N = {"n": "Integer"}
 
@@ -233,3 +234,74 @@ def test_dropped_versions_cannot_be_restored(topic: MemoryTopic) -> None:
     fold = topic.fold()
     assert list(fold.versions) == [names[0], names[2]] and fold.active is not None
     assert fold.active.name == names[0] and fold.forgotten_until > 0
+
+
+def post(number: int, ts: int, key: str | None = None, **head: object) -> bytes:
+    """A post, with the id that its sender gave it."""
+    own = {} if key is None else {"id": key}
+    return webhook_message({"ts": BORN_MS + ts, **own, **head}, b'{"n":%d}' % number, 1)
+
+
+def numbers(topic: MemoryTopic) -> list[int]:
+    """What a read gives; a stream, a count and a place in the middle give the same."""
+    read = [orjson.loads(row["record"])["n"] for row in topic.read()]
+    streamed = topic.stream()
+    assert [row["record"]["n"] for row, _ in streamed] == read
+    for at, (_, place) in enumerate(streamed):
+        assert [row["record"]["n"] for row, _ in topic.stream(place)] == read[at + 1 :]
+    assert topic.reader().count() == len(read)
+    return read
+
+
+def test_of_posts_with_one_id_the_first_counts(topic: MemoryTopic) -> None:
+    """Two gateways may take a repeat within the half second that they do not know of each other."""
+    for number, (ts, key) in enumerate(
+        [(0, "a"), (1, None), (2, "b"), (3, "a"), (4, None), (5, "b"), (6, "a"), (7, "c")]
+    ):
+        topic.put(post(number, ts, key))
+    assert numbers(topic) == [0, 1, 2, 4, 7]
+    fold = topic.fold()
+    assert fold.last_by_writer[""] == topic.messages[-1][0]
+    for cut in range(topic.end + 1):  # a run pins any of them
+        seen = [entry for entry in topic.messages if entry[0] < cut]
+        then = TableFold("orders")
+        then.advance(seen, cut)
+        whole = fold.view()
+        assert whole is not None
+        view = then.view()
+        assert (None if view is None else view.repeats) == (None if view is None else whole.before(cut).repeats)
+        resumed = TableFold.from_json(orjson.loads(orjson.dumps(then.to_json())))
+        resumed.advance(topic.messages, topic.end)
+        assert resumed.to_json() == fold.to_json()
+
+
+def test_an_id_may_come_again_after_a_minute(topic: MemoryTopic) -> None:
+    """What a gateway takes on purpose, after its window, is shown: no window is shorter."""
+    for number, ts in enumerate([0, REPEAT_MS - 1, REPEAT_MS, REPEAT_MS + 1]):
+        topic.put(post(number, ts, "a"))
+    assert numbers(topic) == [0, 2]
+
+
+def test_a_repeat_is_none_of_another_version(topic: MemoryTopic) -> None:
+    """It adds no row, begins no version and fires nobody."""
+    topic.put(post(0, 0, "a"))
+    topic.marker("reset")
+    last = dict(topic.fold().last_by_writer)
+    topic.put(post(1, 1, "a"))
+    assert topic.fold().view() is None and topic.fold().last_by_writer == last
+    topic.put(post(2, 2, "b"))
+    assert numbers(topic) == [2]
+    topic.marker("truncate")
+    topic.put(post(3, 3, "b"))
+    assert numbers(topic) == []
+
+
+def test_what_a_fold_knows_of_ids_is_bounded(topic: MemoryTopic) -> None:
+    """It is in each index and each commit of the lake."""
+    for number in range(REPEAT_IDS_MAX + 100):
+        topic.put(post(number, number // 1000, str(number)))
+    for number in (0, REPEAT_IDS_MAX + 99):
+        topic.put(post(number, 9, str(number)))
+    view = topic.fold().view()
+    assert view is not None and view.appended == REPEAT_IDS_MAX + 101 and len(view.repeats) == 1
+    assert len(orjson.dumps(topic.fold().to_json())) < 250_000

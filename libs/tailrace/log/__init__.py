@@ -22,6 +22,7 @@ from tailrace.log.contract import (
     TopicSpec,
     Watch,
     Writer,
+    Wrote,
 )
 from tailrace.log.errors import (
     BrokerTooOldError,
@@ -83,6 +84,7 @@ __all__ = [
     "TopicSpec",
     "Watch",
     "Writer",
+    "Wrote",
     "end_hanging",
     "examine",
     "mend_topics",

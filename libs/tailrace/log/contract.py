@@ -7,10 +7,10 @@ Every call is bounded in time by the log's `LogLimits` and ends in a value or in
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, NewType, Protocol
+from typing import NamedTuple, NewType, Protocol, TypeAlias
 
 __all__ = [
     "Append",
@@ -31,6 +31,7 @@ __all__ = [
     "TopicSpec",
     "Watch",
     "Writer",
+    "Wrote",
 ]
 
 Offset = NewType("Offset", int)
@@ -208,6 +209,10 @@ class Writer(Protocol):
         ...
 
 
+Wrote: TypeAlias = Callable[[Partition, OffsetRange], None]
+"""Told that all records in a range are the appender's own."""
+
+
 class Appender(Protocol):
     """Durable appends for many callers at once on one event loop: group commit.
 
@@ -284,8 +289,13 @@ class Log(Protocol):
         """
         ...
 
-    def appender(self) -> Appender:
-        """A new group-committing appender for the running event loop."""
+    def appender(self, wrote: Wrote | None = None) -> Appender:
+        """A new group-committing appender for the running event loop.
+
+        Args:
+            wrote: told in the loop where records of one group lie in a partition, once they are durable; not where
+                others' may lie between them.
+        """
         ...
 
     def open_writer(self, name: str) -> Writer:

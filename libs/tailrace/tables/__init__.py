@@ -7,6 +7,7 @@ from tailrace.tables.deadletters import DEAD_LETTER_FIELDS, DeadLetterRow, dead_
 from tailrace.tables.fold import (
     NO_SETTINGS,
     PATTERNS_ID,
+    REPEAT_MS,
     WEBHOOK_FIELDS,
     Settings,
     TableFold,
@@ -42,6 +43,7 @@ from tailrace.tables.messages import (
 )
 from tailrace.tables.pieces import BadMessageError, BadRow, FileSource
 from tailrace.tables.reading import MessageSource, VersionReader
+from tailrace.tables.seen import SeenIds
 from tailrace.tables.snapshot import HIDDEN_ID, Snapshot, SnapshotFile, SnapshotFileError, SnapshotReader
 from tailrace.tables.staged import StagedFileMissingError, StagedFiles
 from tailrace.tables.streamed import StreamBatch, WebhookRow
@@ -52,6 +54,7 @@ __all__ = [
     "HIDDEN_ID",
     "NO_SETTINGS",
     "PATTERNS_ID",
+    "REPEAT_MS",
     "ROWS_PER_MESSAGE_MAX",
     "WEBHOOK_FIELDS",
     "Answer",
@@ -68,6 +71,7 @@ __all__ = [
     "Messages",
     "RowKey",
     "RowPlace",
+    "SeenIds",
     "Settings",
     "Snapshot",
     "SnapshotFile",

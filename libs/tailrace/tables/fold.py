@@ -16,6 +16,7 @@ from typing import Any
 from tailrace.tables.ids import IdMaker
 from tailrace.tables.messages import DATA_KINDS, Head, split_head
 from tailrace.tables.schema import TEXT, FieldType, join_schemas, parse_type
+from tailrace.tables.seen import SeenIds
 
 __all__ = [
     "NO_SETTINGS",
@@ -32,6 +33,14 @@ __all__ = [
 VERSIONS_MAX = 100
 """Superseded versions that a fold keeps, the newest: a SQL node that fires all day makes thousands. Of older ones it keeps
 the first of each hour."""
+REPEAT_MS = 60_000
+"""How long after a post another one of its id is a repeat to readers. Gateways turn away those that come a second and more
+later, save where the log was away: this is for what they could not see. Windows of gateways are no shorter, so that it
+never hides what one of them took on purpose."""
+REPEAT_IDS_MAX = 8_192
+"""Most ids that a fold remembers, more than two busy gateways take in half a second: all of them are in each index."""
+REPEATS_MAX = 10_000
+"""Most repeats that are left out of a version; each of them is told to every reader."""
 OLDER_MAX = 200
 """Of these, too, the newest: more than a week has hours."""
 _HOUR_MS = 3_600_000
@@ -153,6 +162,9 @@ class VersionView:
     keys: tuple[tuple[int, tuple[str, ...]], ...] = ()
     """(first offset, unique key in force from there on), in order; each key acts on the rows that are there by then."""
 
+    repeats: tuple[int, ...] = ()
+    """Offsets of messages that repeat a post: their rows are not the version's."""
+
     @property
     def fields(self) -> Mapping[str, FieldType]:
         """The fields at the cut, in first-seen order."""
@@ -180,6 +192,7 @@ class VersionView:
             settings=replace(self.settings, unique_on=keys[-1][1]) if keys else self.settings,
             deletes=tuple(at for at in self.deletes if at < cut),
             keys=keys,
+            repeats=tuple(at for at in self.repeats if at < cut),
             appended=_UNCOUNTED if any(stop > cut for _, stop in self.segments) else self.appended,
         )
 
@@ -198,6 +211,8 @@ class VersionView:
             data["unsure"] = True
         if len(self.keys) > 1:
             data["keys"] = [[offset, list(key)] for offset, key in self.keys]
+        if self.repeats:
+            data["repeats"] = list(self.repeats)
         return data
 
     @classmethod
@@ -216,6 +231,7 @@ class VersionView:
             appended=data["appended"],
             unsure=data.get("unsure", False),
             keys=tuple((offset, tuple(key)) for offset, key in keys),
+            repeats=tuple(data.get("repeats", ())),
         )
 
 
@@ -269,6 +285,7 @@ class Version:
     settings: Settings
     keys: list[tuple[int, tuple[str, ...]]]
     deletes: list[int] = field(default_factory=list)
+    repeats: list[int] = field(default_factory=list)
     appended: int = 0
     unsure: bool = False
     last_fields: object = None
@@ -284,6 +301,7 @@ class Version:
             view.settings,
             list(view.keys),
             list(view.deletes),
+            list(view.repeats),
             view.appended,
             view.unsure,
         )
@@ -300,6 +318,7 @@ class Version:
             self.appended,
             self.unsure,
             tuple(self.keys),
+            tuple(self.repeats),
         )
 
     def widen(self, offset: int, head: Head) -> None:
@@ -352,6 +371,7 @@ class TableFold:
         self.forgotten_until = 0
         """Where the last segment of those versions ends that were begun and are not known any more."""
         self._last_ms = 0
+        self._ids = SeenIds(REPEAT_MS, REPEAT_IDS_MAX, digest_bytes=8)
 
     def advance(self, records: Iterable[tuple[int, int, bytes | None]], next_offset: int) -> None:
         """Fold `(offset, ts_ms, value)` in order, and move on to `next_offset`. Those before `position` are passed over."""
@@ -385,6 +405,8 @@ class TableFold:
 
     def _apply(self, offset: int, ts_ms: int, head: Head) -> None:
         kind = head.get("kind")
+        if "id" in head and kind in DATA_KINDS and self._repeats(offset, head["id"], message_ms(head, ts_ms)):
+            return
         if not head.get("quiet"):
             self.last_by_writer[str(head.get("node", ""))] = offset
         if kind in DATA_KINDS:
@@ -419,6 +441,7 @@ class TableFold:
             self.active.segments = [(offset, None)]
             self.active.keys = [(offset, self.active.settings.unique_on)]
             self.active.deletes.clear()
+            self.active.repeats.clear()
             self.active.appended = 0
             self.active.unsure = False
         elif kind == "delete" and self.active:
@@ -445,6 +468,16 @@ class TableFold:
         self._forget(version)
         if not gone:
             self.dropped[name] = ts_ms, version
+
+    def _repeats(self, offset: int, key: object, ts_ms: int) -> bool:
+        """Whether a message is left out because a post of its id came just before."""
+        if type(key) is not str or self._ids.add(key, ts_ms):
+            return False
+        if self.active is not None:
+            if len(self.active.repeats) >= REPEATS_MAX:
+                return False
+            self.active.repeats.append(offset)
+        return True
 
     def _begin(self, offset: int, ts_ms: int, given: object, name: str | None = None) -> Version:
         begun_ms = max(ts_ms, self._last_ms + 1)  # two in a millisecond still have names that grow
@@ -522,6 +555,7 @@ class TableFold:
             "last_by_writer": self.last_by_writer,
             "versions": versions,
             **({"forgotten_until": self.forgotten_until} if self.forgotten_until else {}),
+            **({"ids": self._ids.to_json()} if self._ids else {}),
             **(
                 {"dropped": [[ms, each.view(self.position).to_json()] for ms, each in self.dropped.values()]}
                 if self.dropped
@@ -543,6 +577,7 @@ class TableFold:
         fold.position = data["position"]
         fold.forgotten_until = data.get("forgotten_until", 0)
         fold._last_ms = data["last_ms"]
+        fold._ids.fill(data.get("ids", {"digests": "", "ts_ms": []}))
         fold.last_by_writer = dict(data["last_by_writer"])
         for entry in data["versions"]:
             version = Version.of(VersionView.from_json(entry))

@@ -161,5 +161,6 @@ def joined_view(views: Sequence[VersionView | None]) -> VersionView | None:
         settings=first.settings,
         segments=((0, 0),),
         deletes=(),
+        repeats=(),
         appended=sum(view.appended for view in known) if plain else -1,
     )

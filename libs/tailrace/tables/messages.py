@@ -22,7 +22,8 @@
 wrote, may fit no type of theirs, so that only a read can count them.
 
 Any message may carry `quiet` (fires nobody), `key` (the unique key of the rows from here on) and `settings` (used
-when no version is active at its place, so that it begins one).
+when no version is active at its place, so that it begins one). One with rows may carry `id`, the name that a post's sender
+gave it: another message of that id shortly after it is a repeat, whose rows nobody sees.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ import base64
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import orjson
@@ -128,6 +130,19 @@ class Messages(NamedTuple):
         for size in self.sizes:
             yield self.joined[start : start + size]
             start += size + 1
+
+    def without(self, offsets: Container[int]) -> Messages:
+        """The same messages save those at `offsets`."""
+        kept = [at not in offsets for at in self.offsets]
+        if all(kept):
+            return self
+        values = list(compress(self.values(), kept))
+        return Messages(
+            list(compress(self.offsets, kept)),
+            list(compress(self.ts_ms, kept)),
+            [len(value) for value in values],
+            b",".join(values),
+        )
 
     def parts(self, bytes_max: int) -> Iterator[Messages]:
         """The same messages in batches of about `bytes_max`: what is parsed at once is in memory at once."""

@@ -459,10 +459,12 @@ class VersionReader:
         return made if names else table.select([])
 
     def _scans(self, start: int) -> Iterator[Messages]:
+        repeats = frozenset(self.view.repeats)
         for segment_start, stop in self.view.segments:
             first = max(segment_start, start, self._log_start, 0)
             if first < stop:
-                yield from self._source.scan(first, stop)
+                batches = self._source.scan(first, stop)
+                yield from (batch.without(repeats) for batch in batches) if repeats else batches
 
     def _doc_batches(self, start: int) -> Iterator[tuple[Messages, list[Head]]]:
         for batch in self._scans(start):

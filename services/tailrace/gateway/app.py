@@ -13,7 +13,7 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import orjson
@@ -39,7 +39,7 @@ from tailrace.gateway.schemes import Provider, Source
 from tailrace.gateway.server import Handler
 from tailrace.gateway.settings import GatewaySettings
 from tailrace.gateway.shape import Shaped, message_of, shape
-from tailrace.log import Appender, Log, NewRecord, Partition
+from tailrace.log import Appender, Log, NewRecord
 from tailrace.runtime import Runtime
 from tailrace.tables import Answer
 
@@ -166,7 +166,7 @@ class Gateway:
         return self._answers.give(answer)
 
     async def _start(self, _: web.Application) -> None:
-        self._appender = self._log.appender()
+        self._appender = self._log.appender(self._repeats.wrote)
         self._learn_ids()
 
     def _learn_ids(self) -> None:
@@ -191,11 +191,11 @@ class Gateway:
         """
         start = len(_PATH)
 
-        async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
             path = request.raw_path
             if request.method == "POST" and path[start:] in self._routes and path.startswith(_PATH):
-                return await self._take_post(request, path[start:])
-            return await otherwise(request)
+                return self._take_post(request, path[start:])
+            return otherwise(request)
 
         return handle
 
@@ -215,10 +215,10 @@ class Gateway:
                 guard.check_address(lambda: self._sender(request))
             if route.rate_limit is not None:
                 self._check_rate(name)
-            raw = await self._body(request)
+            raw = self._body_at_hand(request) or await self._body(request)
             held = len(raw)
             reply = None if guard is None else await self._admit(guard, request, raw)
-            response = await self._take(request, route, raw, counts) if reply is None else _replied(reply)
+            response = await self._take(request, route, guard, raw, counts) if reply is None else _replied(reply)
         except RefusedError as refused:
             self._note_refused(counts, route, request, refused, raw)
             response = web.json_response({"detail": refused.reason}, status=refused.status, headers=refused.headers)
@@ -281,13 +281,12 @@ class Gateway:
         return sender_address(peer, request.headers.get("X-Forwarded-For"), trusted) if trusted else peer
 
     async def _take(
-        self, request: web.BaseRequest, route: WebhookRoute, raw: bytes, counts: WebhookCounts
+        self, request: web.BaseRequest, route: WebhookRoute, guard: Guard | None, raw: bytes, counts: WebhookCounts
     ) -> web.Response:
         """From a body to its answer. Raises RefusedError."""
         headers = request.headers
         coding = headers.get("Content-Encoding")
         body = raw if coding is None else inflate(raw, coding, self._settings)
-        guard = self._guards.get(route.webhook)
         provider = None if guard is None else guard.provider
         posted = decode(*_unwrapped(provider, body, headers), self._settings)
         if provider is None and not route.respond and (challenge := slack_challenge(posted.rows)) is not None:
@@ -331,7 +330,7 @@ class Gateway:
     ) -> web.Response:
         """The answer to a post with an id: of those that repeat it, the first adds rows. Raises RefusedError."""
         try:
-            first = await self._repeats.first(shaped.topic, key, route.dedupe_window_s)
+            first = await self._repeats.first(shaped.partition.topic, key, route.dedupe_window_s)
         except TailraceError as error:
             raise self._later("log", str(error)) from error
         if not first:
@@ -354,7 +353,7 @@ class Gateway:
             durable = refused.status == 504
             raise
         finally:
-            self._repeats.settle(shaped.topic, key, durable=durable)
+            self._repeats.settle(shaped.partition.topic, key, durable=durable)
 
     async def _store(
         self, route: WebhookRoute, head: dict[str, Any], headers: Mapping[str, str], shaped: Shaped
@@ -366,7 +365,7 @@ class Gateway:
         began_s = clock.monotonic_s()
         self._appends += 1
         try:
-            await self._appender.append(Partition(shaped.topic, shaped.partition), record)
+            await self._appender.append(shaped.partition, record)
         except (RetriableError, AbortableError) as error:
             raise self._later("log", str(error)) from error
         except RejectedError as error:
@@ -399,26 +398,28 @@ class Gateway:
         finally:
             self._answers.forget(key)
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        """The body as it was sent. Its size is held in `_room`."""
+    def _body_at_hand(self, request: web.BaseRequest) -> bytes:
+        """The body, where it came with the head, as nearly always; else nothing. Its size is held in `_room`."""
         limit = self._settings.body_bytes_max
         length = request.content_length
         if length is not None and length > limit:
             raise RefusedError(413, "too_large", f"the body is over {limit} bytes: send it in parts")
         content = request.content
-        if content.is_eof():  # nearly always: it came with the head
-            try:
-                body = content.read_nowait()
-            except web.RequestPayloadError as error:
-                raise RefusedError(400, "body", f"the body is broken: {error}") from None
-            if len(body) > limit:
-                raise RefusedError(413, "too_large", f"the body is over {limit} bytes: send it in parts")
-            if not self._room.take(len(body)):
-                raise self._later("busy", "too many bodies are in memory already")
-            return body
-        return await self._slow_body(request, limit)
+        if not content.is_eof():
+            return b""
+        try:
+            body = content.read_nowait()
+        except web.RequestPayloadError as error:
+            raise RefusedError(400, "body", f"the body is broken: {error}") from None
+        if len(body) > limit:
+            raise RefusedError(413, "too_large", f"the body is over {limit} bytes: send it in parts")
+        if not self._room.take(len(body)):
+            raise self._later("busy", "too many bodies are in memory already")
+        return body
 
-    async def _slow_body(self, request: web.BaseRequest, limit: int) -> bytes:
+    async def _body(self, request: web.BaseRequest) -> bytes:
+        """What is still to come of the body, or all of it. Its size is held in `_room`."""
+        limit = self._settings.body_bytes_max
         body = bytearray()
         timeout_s = self._settings.body_timeout.total_seconds()
         whole = False
@@ -464,7 +465,7 @@ def _unwrapped(provider: Provider | None, body: bytes, headers: Mapping[str, str
         return body, content_type
     if provider.json_as_text and content_type.startswith("text/plain"):
         return body, None
-    if provider.json_field:
+    if provider.json_field and "form" in content_type.lower():  # of both kinds
         values = Delivery(headers=headers, body=body).read(Source(field=provider.json_field))
         if values:
             return values[0].encode("utf-8", "surrogatepass"), None

@@ -2,7 +2,8 @@
 
 A message carries its post's id in its head. What a gateway knows of ids is a fold over the tails of the topics: it is
 read back at the start, and followed while posts come, so that restarts forget nothing and several gateways learn from
-each other within a second. An id that two gateways take within that second makes two messages; both carry it.
+each other within a second. An id that two gateways take within that second makes two messages; both carry it, and
+readers leave the second one out (`tailrace.tables.fold`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,11 +19,11 @@ from tailrace.errors import RejectedError, TailraceError
 from tailrace.gateway.deliveries import Delivery
 from tailrace.gateway.pointers import find, is_pointer
 from tailrace.gateway.schemes import Provider, Source
-from tailrace.log import Log, Offset, Partition, Watch, scan
+from tailrace.log import Log, Offset, OffsetRange, Partition, Watch, scan
 from tailrace.runtime import Clock
-from tailrace.tables import split_head
+from tailrace.tables import SeenIds, split_head
 
-__all__ = ["Repeats", "SeenIds", "delivery_id"]
+__all__ = ["Repeats", "delivery_id"]
 
 _LOGGER = logging.getLogger("tailrace.gateway")
 
@@ -69,39 +69,6 @@ def delivery_id(
     if len(text) > ID_CHARACTERS_MAX:
         return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=32).hexdigest()
     return text or None
-
-
-class SeenIds:
-    """Ids of one topic, for a while: at most `ids_max`, the oldest go first. Pure."""
-
-    def __init__(self, window_ms: int, ids_max: int) -> None:
-        self.window_ms, self.ids_max = window_ms, ids_max
-        self._seen: OrderedDict[bytes, int] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def has(self, key: str, now_ms: int) -> bool:
-        """Whether `key` was taken within the window."""
-        ts_ms = self._seen.get(_digest(key))
-        return ts_ms is not None and now_ms - ts_ms < self.window_ms
-
-    def add(self, key: str, ts_ms: int) -> None:
-        """`key` was taken then. The first time counts, also where a later record has it, too."""
-        digest = _digest(key)
-        before = self._seen.get(digest)
-        if before is not None and ts_ms - before < self.window_ms:
-            return
-        self._seen.pop(digest, None)
-        self._seen[digest] = ts_ms
-        oldest, oldest_ms = next(iter(self._seen.items()))
-        while len(self._seen) > self.ids_max or ts_ms - oldest_ms >= self.window_ms:
-            del self._seen[oldest]
-            oldest, oldest_ms = next(iter(self._seen.items()))
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class _Topic:
@@ -150,6 +117,12 @@ class Repeats:
     def follow(self, topic: str, window_s: float) -> None:
         """Begin to read the topic back, before its first post comes."""
         self._topic(topic, window_s)
+
+    def wrote(self, partition: Partition, offsets: OffsetRange) -> None:
+        """Records of this process lie there: their ids are known, so that they need not be read."""
+        state = self._topics.get(partition.topic)
+        if state is not None and offsets.start <= state.next.get(partition, -1) < offsets.stop:
+            state.next[partition] = offsets.stop
 
     async def close(self) -> None:
         """Follow nothing any more."""
@@ -220,12 +193,11 @@ class Repeats:
                 for partition in news:
                     state = self._topics[partition.topic]
                     try:
-                        found, state.next[partition] = await asyncio.to_thread(
-                            self._read_on, partition, state.next[partition]
-                        )
+                        found, stop = await asyncio.to_thread(self._read_on, partition, state.next[partition])
                     except TailraceError as error:
                         _LOGGER.warning("ids of %s are not followed for now: %s", partition.topic, error)
                         continue
+                    state.next[partition] = max(stop, state.next[partition])
                     for ts_ms, key in found:
                         state.seen.add(key, ts_ms)
         finally:

@@ -42,7 +42,9 @@ class Delivery:
         """The values at `source`, as texts; none where there is nothing."""
         if source.header:
             value = self.headers.get(source.header)
-            values = [] if value is None else [value]
+            if value is None:
+                return []
+            values = [value]
         elif source.query:
             values = [value for name, value in self.query if name == source.query][:1]
         elif source.field:

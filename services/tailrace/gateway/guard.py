@@ -126,8 +126,9 @@ class Guard:
         return answer
 
     def _secrets(self) -> list[str]:
-        named = (self._secret_of(name) for name in self._route.secret_names)
-        return [*(value for value in named if value), *self._route.public_keys]
+        secrets = [value for name in self._route.secret_names if (value := self._secret_of(name))]
+        secrets += self._route.public_keys
+        return secrets
 
     def _refused(self, refusal: Refusal) -> RefusedError:
         headers = self._headers if refusal.status == 503 else None

@@ -18,6 +18,7 @@ from tailrace.gateway.pointers import is_pointer
 from tailrace.gateway.route import Rule, SuccessAnswer, WebhookRoute
 from tailrace.gateway.schemes import Jwt, Provider, Signature, Sns
 from tailrace.graph import App, GraphError, Node, SecretRef, parameter_value, topic_name
+from tailrace.tables import REPEAT_MS
 
 __all__ = ["OPTIONS", "DoubleWebhookError", "webhook_problems", "webhook_route", "webhook_routes"]
 
@@ -260,10 +261,10 @@ def _dedupe(value: Any) -> dict[str, Any]:
     for key, item in settings.items():
         if key == "id" and isinstance(item, str) and source_of(item) is not None:
             fields["dedupe_id"] = item
-        elif key == "window" and 1 <= (seconds := _seconds(item)) <= _WINDOW_MAX_S:
+        elif key == "window" and REPEAT_MS / 1000 <= (seconds := _seconds(item)) <= _WINDOW_MAX_S:
             fields["dedupe_window_s"] = seconds
         else:
-            hint = "a header, a pointer such as /event/id, or {id: ..., window: 48h} (at most 30d)"
+            hint = "a header, a pointer such as /event/id, or {id: ..., window: 48h} (1m to 30d)"
             raise _Wrong(f"dedupe cannot have {key} {item!r}", hint)
     return fields
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -15,6 +15,7 @@ from tailrace.gateway.bodies import Posted
 from tailrace.gateway.pointers import find
 from tailrace.gateway.refusals import RefusedError
 from tailrace.gateway.route import Rule, WebhookRoute
+from tailrace.log import Partition
 from tailrace.tables import partition_of_key, rows_message, webhook_message
 from tailrace.tables.schema import fields_to_json, infer_fields, parse_type
 
@@ -25,12 +26,10 @@ _HEADER_VALUE_MAX = 4_096
 _HEADERS_FIELD = {"headers": parse_type("Json")}
 
 
-@dataclass(frozen=True, slots=True)
-class Shaped:
-    """One message: which topic and partition it goes to, and what of the post is in it."""
+class Shaped(NamedTuple):
+    """One message: which partition it goes to, and what of the post is in it."""
 
-    topic: str
-    partition: int
+    partition: Partition
     posted: Posted
 
 
@@ -57,7 +56,11 @@ def shape(route: WebhookRoute, headers: Mapping[str, str], posted: Posted) -> Sh
         partition = _partition(route, posted)
     if route.flatten and not all(isinstance(row, dict) for row in posted.rows):
         raise RefusedError(422, "shape", "this webhook makes columns of the keys of objects: post objects")
-    return Shaped(topic, partition, posted)
+    return Shaped(_partition_of(topic, partition), posted)
+
+
+_partition_of = lru_cache(maxsize=10_000)(Partition)
+"""The same for each post: making one takes longer than finding it."""
 
 
 def message_of(route: WebhookRoute, head: Mapping[str, Any], headers: Mapping[str, str], posted: Posted) -> bytes:

@@ -176,7 +176,7 @@ def _signature(scheme: Signature, secrets: Sequence[str], delivery: Delivery, no
     signatures = [raw for value in given if (raw := decoded(value, scheme.encoding)) is not None]
     kind, _, digest_name = scheme.algorithm.partition("-")
     if kind == "hmac":
-        expected = [hmac.digest(hmac_key(secret, scheme.key), text, digest_name) for secret in secrets]
+        expected = [_digest(secret, scheme.key, digest_name, text) for secret in secrets]
         good = same(expected, signatures)
     else:
         from tailrace.gateway import publickeys
@@ -190,6 +190,18 @@ def _signature(scheme: Signature, secrets: Sequence[str], delivery: Delivery, no
         reason = f"{scheme.signature.name} does not fit the request and this webhook's secret"
         return Refusal("signature_wrong", reason)
     return None if scheme.timestamp is None else _stale(scheme, scheme.timestamp, delivery, now_ms)
+
+
+def _digest(secret: str, form: str, digest_name: str, text: bytes) -> bytes:
+    keyed = _keyed(secret, form, digest_name).copy()
+    keyed.update(text)
+    return keyed.digest()
+
+
+@lru_cache(maxsize=1_000)
+def _keyed(secret: str, form: str, digest_name: str) -> hmac.HMAC:
+    """A digest that has taken in the key: OpenSSL needs three times as long for it as for a post of 280 bytes."""
+    return hmac.new(hmac_key(secret, form), digestmod=digest_name)
 
 
 def _stale(scheme: Signature, timestamp: Source, delivery: Delivery, now_ms: int) -> Refusal | None:

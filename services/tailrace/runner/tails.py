@@ -262,5 +262,6 @@ def _forget_before(fold: TableFold, start: int) -> None:
         version.segments = [
             (max(first, start), stop) for first, stop in version.segments if stop is None or stop > start
         ]
+        version.repeats = [at for at in version.repeats if at >= start]
         if not version.segments:
             del fold.versions[name]

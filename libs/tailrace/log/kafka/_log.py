@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from tailrace.errors import SettingError, TailraceError
@@ -21,6 +21,7 @@ from tailrace.log.contract import (
     TopicSpec,
     Watch,
     Writer,
+    Wrote,
 )
 from tailrace.log.errors import RestoreUnfinishedError
 from tailrace.log.facts import KafkaFacts
@@ -94,13 +95,9 @@ class KafkaLog:
     def append(self, partition: Partition, records: Sequence[NewRecord]) -> OffsetRange:
         return self._appends.append(partition, records)
 
-    def appender(self) -> Appender:
+    def appender(self, wrote: Wrote | None = None) -> Appender:
         clients = self._clients
-        return GroupAppender(clients.url.shown, clients.limits, self._append_together, clients.check_open)
-
-    def _append_together(self, group: Mapping[Partition, list[NewRecord]]) -> dict[Partition, Exception | None]:
-        outcomes = self._appends.append_all(group)
-        return {partition: found if isinstance(found, Exception) else None for partition, found in outcomes.items()}
+        return GroupAppender(clients.url.shown, clients.limits, self._appends.append_all, clients.check_open, wrote)
 
     def open_writer(self, name: str) -> Writer:
         return self._open_writer(name, self._runtime)

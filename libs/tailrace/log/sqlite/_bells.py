@@ -13,8 +13,10 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 from tailrace.log.contract import Partition
@@ -27,6 +29,9 @@ EVERYTHING = b"*"
 _MESSAGE_BYTES_MAX = 4_096
 """A longer list becomes `EVERYTHING`: small messages leave room in the socket's buffer for many commits."""
 
+_TICK_NS = 2_000_000_000
+"""Longer than the resolution of any file system's times."""
+
 _ADDRESS_BYTES_MAX = 100
 """Linux takes 107 bytes for the path of a UNIX socket, macOS 103."""
 
@@ -36,6 +41,9 @@ class Bells:
 
     def __init__(self, database: Path) -> None:
         self._folder = database.with_name(database.name + "-bells")
+        self._folder_text = str(self._folder)
+        self._listed: tuple[int, list[str]] = (-1, [])
+        """When the folder had changed last as it was listed (-1: list it again), and what was in it."""
         self._lock = threading.Lock()
         self._sender: socket.socket | None = None
         self._folder_fd = -1
@@ -45,15 +53,10 @@ class Bells:
         """Tell every watcher that these got records. Never fails and never waits."""
         if self._closed:
             return
-        try:
-            names = os.listdir(self._folder)  # noqa: PTH208 (names are all we need, and this is on the way of every commit)
-        except OSError:
-            return
+        names = self._names()
         if not names:
             return
-        message = json.dumps(list(partitions)).encode()
-        if len(message) > _MESSAGE_BYTES_MAX:
-            message = EVERYTHING
+        message = _message(tuple(partitions))
         with self._lock, suppress(OSError):
             if self._sender is None:
                 self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -85,6 +88,19 @@ class Bells:
                 os.close(self._folder_fd)
                 self._folder_fd = -1
 
+    def _names(self) -> list[str]:
+        """The bells that hang there. Each commit asks, so the folder is only listed where it may have changed."""
+        try:
+            changed_ns = os.stat(self._folder_text).st_mtime_ns  # noqa: PTH116 (as above: each commit asks)
+            if changed_ns != self._listed[0]:
+                names = os.listdir(self._folder_text)  # noqa: PTH208 (names are all we need)
+                # Two changes within a tick of the file system's clock look like one.
+                is_settled = time.time_ns() - changed_ns > _TICK_NS
+                self._listed = (changed_ns if is_settled else -1, names)
+        except OSError:
+            return []
+        return self._listed[1]
+
     def _send(self, message: bytes, name: str) -> None:
         assert self._sender is not None
         try:
@@ -96,13 +112,19 @@ class Bells:
                 (self._folder / name).unlink(missing_ok=True)
 
     def _address(self, name: str) -> str:
-        path = str(self._folder / name)
+        path = f"{self._folder_text}/{name}"
         if len(os.fsencode(path)) <= _ADDRESS_BYTES_MAX:
             return path
         # Linux: a short way to a file in a folder with a long path.
         if self._folder_fd < 0:
             self._folder_fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         return f"/proc/self/fd/{self._folder_fd}/{name}"
+
+
+@lru_cache(maxsize=256)
+def _message(partitions: tuple[Partition, ...]) -> bytes:
+    message = json.dumps(partitions).encode()
+    return message if len(message) <= _MESSAGE_BYTES_MAX else EVERYTHING
 
 
 def decode(message: bytes) -> frozenset[Partition] | None:

@@ -190,7 +190,7 @@ class Database:
         """A new connection, which its taker closes."""
         try:
             connection = sqlite3.connect(
-                self.path, timeout=self._wait_s, isolation_level=None, check_same_thread=False, cached_statements=64
+                self.path, timeout=self._wait_s, isolation_level=None, check_same_thread=False, cached_statements=128
             )
             try:
                 connection.execute("PRAGMA synchronous = FULL")

@@ -21,6 +21,7 @@ from tailrace.log.contract import (
     TopicSpec,
     Watch,
     Writer,
+    Wrote,
 )
 from tailrace.log.errors import TopicNotFoundError
 from tailrace.log.facts import SqliteFacts
@@ -125,19 +126,19 @@ class SqliteLog:
             self._bells.ring([partition])
         return put
 
-    def appender(self) -> Appender:
-        return GroupAppender(self._database.url, self._limits, self._append_together, lambda: None)
+    def appender(self, wrote: Wrote | None = None) -> Appender:
+        return GroupAppender(self._database.url, self._limits, self._append_together, lambda: None, wrote)
 
-    def _append_together(self, group: Mapping[Partition, list[NewRecord]]) -> dict[Partition, Exception | None]:
-        outcomes: dict[Partition, Exception | None] = dict.fromkeys(group)
+    def _append_together(self, group: Mapping[Partition, list[NewRecord]]) -> dict[Partition, OffsetRange | Exception]:
+        outcomes: dict[Partition, OffsetRange | Exception] = {}
         with self._database.writing(f"an append to {len(group)} partitions") as connection:
             ts_ms = self._runtime.clock.now_ms()
             for partition, records in group.items():
                 try:
-                    put_records(connection, partition, records, ts_ms)
+                    outcomes[partition] = put_records(connection, partition, records, ts_ms)
                 except TopicNotFoundError as error:  # before anything was written
                     outcomes[partition] = error
-        self._bells.ring([partition for partition, error in outcomes.items() if error is None])
+        self._bells.ring([partition for partition, found in outcomes.items() if isinstance(found, OffsetRange)])
         return outcomes
 
     def open_writer(self, name: str) -> Writer:

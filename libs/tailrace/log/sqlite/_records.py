@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import cast
 
 from tailrace.log.contract import Batch, NewRecord, Offset, OffsetRange, Partition, Place, Record
@@ -27,12 +27,10 @@ instead of 1,000,000), and so many may lie in memory past `bytes_max`."""
 _LARGE_BYTES = 64 << 10
 """Records of this size are fetched one by one."""
 
-_INSERTS = [
-    (size, f"INSERT INTO records (id, ts_ms, key, value) VALUES {', '.join(['(?, ?, ?, ?)'] * size)}")  # noqa: S608
-    for size in (256, 64, 16, 4, 1)
-]
-"""Statements for so many records. Each call into SQLite lets go of the interpreter, and to get it back from a busy event
-loop takes longer than the insert."""
+_INSERT_ROWS = (256, 64)
+"""Sizes of the pieces in which records are put in; what is left over is a piece of its own. Each call into SQLite lets
+go of the interpreter, and to get it back from a busy event loop takes longer than the insert; the statement of each size
+is kept by the connection, so that there may not be too many."""
 
 _as_record = cast("Callable[[tuple[int, int, bytes | None, bytes | None]], Record]", partial(tuple.__new__, Record))
 """What `Record._make` does, without the call into Python."""
@@ -48,18 +46,19 @@ def put_records(
 ) -> OffsetRange:
     """Add them at the partition's end; in a compacted topic they take the place of older ones with their keys."""
     row = connection.execute(
-        "SELECT id, end_offset, compacted FROM partitions WHERE topic = ? AND number = ?", partition
+        "UPDATE partitions SET end_offset = end_offset + ? WHERE topic = ? AND number = ?"
+        " RETURNING id, end_offset, compacted",
+        (len(records), *partition),
     ).fetchone()
     if row is None:
         raise TopicNotFoundError(*partition)
-    partition_id, start, compacted = row
-    stop = start + len(records)
+    partition_id, stop, compacted = row
+    start = stop - len(records)
     if stop == start:
         return OffsetRange(start, stop)
     assert stop <= OFFSET_MAX, f"{partition} is full"
     first = partition_id << OFFSET_BITS | start
     _insert(connection, first, records, ts_ms)
-    connection.execute("UPDATE partitions SET end_offset = ? WHERE topic = ? AND number = ?", (stop, *partition))
     if compacted:
         _compact(connection, partition_id, first, records, ts_ms)
     return OffsetRange(start, stop)
@@ -67,14 +66,23 @@ def put_records(
 
 def _insert(connection: sqlite3.Connection, first: int, records: Sequence[NewRecord], ts_ms: int) -> None:
     at = 0
-    for size, statement in _INSERTS:
-        while len(records) - at >= size:
-            chunk = records[at : at + size]
-            connection.execute(
-                statement,
-                [each for id_, (value, key) in enumerate(chunk, first + at) for each in (id_, ts_ms, key, value)],
-            )
-            at += size
+    while at < len(records):
+        left = len(records) - at
+        size = next((size for size in _INSERT_ROWS if size <= left), left)
+        connection.execute(
+            _insert_of(size),
+            [
+                each
+                for id_, (value, key) in enumerate(records[at : at + size], first + at)
+                for each in (id_, ts_ms, key, value)
+            ],
+        )
+        at += size
+
+
+@cache
+def _insert_of(rows: int) -> str:
+    return f"INSERT INTO records (id, ts_ms, key, value) VALUES {', '.join(['(?, ?, ?, ?)'] * rows)}"  # noqa: S608
 
 
 def put_places(connection: sqlite3.Connection, places: Mapping[str, Mapping[Partition, Place]]) -> None:
