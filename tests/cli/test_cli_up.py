@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -60,7 +61,7 @@ def order(number: int) -> dict[str, int]:
 def shop_up(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """An `up` that took three orders and has handled them."""
     folder = tmp_path_factory.mktemp("shop")
-    with up(folder / "data", shop(folder / "shop")) as process:
+    with up(folder / "data", shop(folder / "shop"), arguments=("--ops-port", "0")) as process:
         for number in (1, 2, 3):
             requests.post(process.webhooks["orders"], json=order(number), timeout=30)
         process.until(
@@ -68,6 +69,14 @@ def shop_up(tmp_path_factory: pytest.TempPathFactory) -> Any:
             wanted=lambda rows: [(row["orders"], row["best"]) for row in rows] == [(3, 15)],
         )
         yield process
+
+
+def test_metrics_are_on_a_port_of_their_own(shop_up: UpProcess) -> None:
+    """They name topics, so whoever may post does not find them."""
+    found = requests.get(f"{shop_up.ready['ops']}/metrics", timeout=30)
+    assert found.status_code == 200
+    assert re.search(r'^tailrace_webhook_accepted_total{webhook="[^"]*orders"} 3.0$', found.text, re.MULTILINE)
+    assert requests.get(f"{shop_up.url}/metrics", timeout=30).status_code == 404
 
 
 def test_status_tells_of_nodes_tables_and_webhooks(shop_up: UpProcess) -> None:

@@ -126,6 +126,17 @@ async def test_ids_survive_a_restart(log: Log) -> None:
     assert len(records(log)) == 1
 
 
+async def test_of_a_repeat_that_two_gateways_took_readers_see_the_first(log: Log) -> None:
+    """For half a second neither knows of the other's posts; both messages carry the id."""
+    async with gateway(log) as (_, one), gateway(log) as (_, two):
+        for client in (one, two):  # both have read back what was there
+            await post(client, "plain", {"n": 0}, "first")
+        for number in range(1, 21):
+            await asyncio.gather(*(post(client, "plain", {"n": number}, f"id-{number}") for client in (one, two)))
+    assert log.ends([Partition(TOPIC)])[Partition(TOPIC)] > 21, "none slipped through"
+    assert records(log) == [{"n": number} for number in range(21)]
+
+
 async def test_the_window_ends(log: Log) -> None:
     """After it an id may be used anew; a restart does not lengthen it."""
     clock = ManualClock(NOW_MS)

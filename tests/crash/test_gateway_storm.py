@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -181,7 +182,7 @@ class Storm:
 @pytest.fixture
 def own_kafka(tmp_path: Path) -> Iterator[LocalKafka]:
     """A broker of its own, because it is killed too."""
-    with LocalKafka(folder=tmp_path / "kafka") as kafka:
+    with LocalKafka(folder=tmp_path / "kafka", startup_timeout=timedelta(minutes=4)) as kafka:
         yield kafka
 
 

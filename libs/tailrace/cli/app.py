@@ -96,6 +96,12 @@ def up(
     port: Annotated[
         int, typer.Option("--port", envvar="TAILRACE_PORT", min=0, max=65535, help="Port to listen on; 0: a free one.")
     ] = 8700,
+    ops_port: Annotated[
+        int | None,
+        typer.Option(
+            "--ops-port", envvar="TAILRACE_OPS_PORT", min=0, max=65535, help="Port of 127.0.0.1 with /metrics."
+        ),
+    ] = None,
     retention: Annotated[
         str,
         typer.Option(
@@ -139,6 +145,7 @@ def up(
         retention=kept,
         host=host,
         port=port,
+        ops_port=ops_port,
     )
     raise typer.Exit(serve(settings, watch=watch, as_json=as_json, verbose=verbose))
 

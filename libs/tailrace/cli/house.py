@@ -81,6 +81,8 @@ class HouseSettings:
     """`--retention`, `TAILRACE_RETENTION`: see `SnapshotterSettings`; an app's and a table's `retention:` come first."""
     host: str = "127.0.0.1"
     port: int = 8700
+    ops_port: int | None = None
+    """Port of 127.0.0.1 with the gateway's `/metrics`, 0 for a free one: `--ops-port`, `TAILRACE_OPS_PORT`; None: nowhere."""
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     runner: RunnerSettings = field(default_factory=RunnerSettings)
 
@@ -122,6 +124,7 @@ class House:
         self.settings = settings
         self.apps: list[App] = []
         self.port = settings.port
+        self.ops_port = settings.ops_port
         self.failure: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._runtime = runtime
         self._listener = listener
@@ -268,7 +271,11 @@ class House:
         settings = self.settings
         token = secrets.token_urlsafe(32)
         app = gateway.new_app()
-        Ops(gateway, log).add_to(app)
+        ops = Ops(gateway, log)
+        ops.add_to(app)
+        if settings.ops_port is not None:
+            ops_door, self.ops_port = await ops.open_door("127.0.0.1", settings.ops_port)
+            self._exits.push_async_callback(ops_door.close)
         view = HostView(
             host,
             "",

@@ -190,6 +190,7 @@ class _Up:
                     "lake": settings.lake,
                     "data": data,
                     "apps": apps,
+                    **({} if house.ops_port is None else {"ops": f"http://127.0.0.1:{house.ops_port}"}),
                 }
             )
         else:

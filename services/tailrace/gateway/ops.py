@@ -8,12 +8,15 @@ from aiohttp import web
 
 from tailrace.errors import TailraceError
 from tailrace.gateway.app import Gateway
+from tailrace.gateway.server import Door
 from tailrace.log import Log
 
 __all__ = ["Ops"]
 
 _LOG_ASKED_EVERY_S = 1.0
 _LOG_TIMEOUT_S = 2.0
+_OPS_CONNECTIONS_MAX = 100
+"""More than all that scrape and probe."""
 
 
 class Ops:
@@ -30,9 +33,16 @@ class Ops:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
 
-    def add_metrics_to(self, app: web.Application) -> None:
-        """Add the metrics, which name topics: for an address that only the operator reaches."""
+    async def open_door(self, host: str, port: int) -> tuple[Door, int]:
+        """Serve the probes and the metrics, which name topics, on an address that only the operator reaches; and its port.
+
+        Raises PortTakenError.
+        """
+        app = web.Application()
+        self.add_to(app)
         app.router.add_get("/metrics", self._metrics)
+        door = Door(app, connections_max=_OPS_CONNECTIONS_MAX, stop_timeout_s=1.0)
+        return door, await door.open(host, port)
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.Response(text="ok\n")

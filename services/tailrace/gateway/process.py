@@ -10,8 +10,6 @@ import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 
-from aiohttp import web
-
 from tailrace.control import follow_deployments
 from tailrace.errors import RetriableError
 from tailrace.gateway.access import AccessLog
@@ -53,14 +51,11 @@ async def run_one(settings: ProcessSettings, limits: GatewaySettings, runtime: R
         gateway = Gateway(log, runtime=runtime, settings=limits, access=AccessLog(runtime.clock))
         routes = await _first_routes(exits, settings, log, runtime, gateway)
         ops = Ops(gateway, log)
-        app, ops_app = gateway.new_app(), web.Application()
+        app = gateway.new_app()
         ops.add_to(app)
-        ops.add_to(ops_app)
-        ops.add_metrics_to(ops_app)
         timeout_s = settings.stop_timeout.total_seconds()
         if settings.ops_port is not None:
-            ops_door = Door(ops_app, connections_max=100, stop_timeout_s=1.0)
-            await ops_door.open(settings.ops_host, settings.ops_port)
+            ops_door, _ = await ops.open_door(settings.ops_host, settings.ops_port)
             exits.push_async_callback(ops_door.close)
         door = Door(app, connections_max=limits.connections_max, stop_timeout_s=timeout_s, ahead=gateway.ahead_of)
         exits.push_async_callback(door.close)
