@@ -22,7 +22,7 @@ from tailrace.lake import LakeLocation, SnapshotFiles, VersionTable
 from tailrace.log import Append, Log, NewRecord, Offset, Partition, Place, open_log
 from tailrace.runner import Deployment, Host, RunnerSettings, deploy
 from tailrace.runtime import Runtime
-from tailrace.snapshotter import GROUP, IndexEntry, SnapshotterSettings
+from tailrace.snapshotter import GROUP, IndexEntry, SnapshotterSettings, TableLane, lanes_by_key
 from tailrace.snapshotter.work import TableWork
 from tailrace.tables import SnapshotReader, message, rows_message
 
@@ -96,20 +96,20 @@ def _fill(folder: Path, versions: int, snapshots: int) -> _Place:
     log = open_log(url)
     place = _Place(folder, deployment, log)
     (topic,) = (topic for topic, table in deployment.tables.items() if table.store.name == "measures")
-    info = log.create_topics(deployment.topics())[topic]
+    (lane,) = lanes_by_key([log.create_topics(deployment.topics())[topic]]).values()
     partition, index = Partition(topic), Partition(deployment.index_topic)
     settings = SnapshotterSettings(log_url=url, lake_url=place.location.url, staging_dir=str(folder / "data/staging"))
 
     with contextlib.closing(log.open_writer("bench")) as writer:
 
-        def save(_: str, position: int, records: Sequence[NewRecord]) -> None:
+        def save(_: TableLane, position: int, records: Sequence[NewRecord]) -> None:
             writer.commit([Append(index, records)], {GROUP: {partition: Place(Offset(position))}})
 
         def lost(_: str, text: str) -> None:
             raise AssertionError(text)
 
         work = TableWork(
-            log, info, place.location, settings, Runtime(), entry=IndexEntry(), place=None, save=save, lost=lost
+            log, lane, place.location, settings, Runtime(), entry=IndexEntry(), place=None, save=save, lost=lost
         )
 
         def put(*values: bytes) -> None:

@@ -20,7 +20,7 @@ from tailrace.lake import LakeLocation, SnapshotFiles
 from tailrace.log import Log, NewRecord, Offset, Partition, open_log
 from tailrace.runner import Host, HostView, RunEntry, RunnerSettings, deploy
 from tailrace.runtime import Runtime
-from tailrace.snapshotter import SnapshotterSettings, following, read_index, table_topics
+from tailrace.snapshotter import SnapshotterSettings, following, read_index, table_lanes
 from tailrace.snapshotter.service import Snapshotter
 from tailrace.snapshotter.tasks import collect, rebuild
 from tailrace.tables import message, rows_message
@@ -207,8 +207,9 @@ async def test_a_table_with_a_past(house: House) -> None:
         first: ("superseded for more than 0 seconds", 80),
         second: ("superseded for more than 0 seconds", 15),
     }
-    assert (plan["log_start"], plan["trim_before"]) == (start, house.log_end)
-    assert plan["why_trim"] == "older than 0 seconds and in the lake"
+    (lane,) = plan["lanes"]
+    assert (lane["log_start"], lane["trim_before"]) == (start, house.log_end)
+    assert lane["why_trim"] == "older than 0 seconds and in the lake"
     told = [(what, why) for _, what, _, why in _going(plan)]
     assert told[0] == (f"version {first}, 80 rows", "superseded for more than 0 seconds")
     assert told[2] == (f"records {start:,} to {house.log_end:,} of the log", "older than 0 seconds and in the lake")
@@ -216,7 +217,7 @@ async def test_a_table_with_a_past(house: House) -> None:
     house.gone(dry_run=False)
     assert house.log_start == house.log_end - 1, "all but the marker that says which versions are gone"
     assert house.location.folders(STORY.topic) == [folders[-1]]
-    entry = read_index(house.log, "past", table_topics(house.log, ["past"]))[STORY.topic]
+    entry = read_index(house.log, "past", table_lanes(house.log, ["past"]))[STORY.topic]
     assert list(entry.snapshots) == [third]
     async with house.host() as host:
         assert await house.look(host) == rows
