@@ -55,8 +55,8 @@ class KafkaLog:
         self._limits = limits or LogLimits()
         self._runtime = runtime
         self._clients = Clients(KafkaUrl.parse(url), self._limits)
+        check_version(self._clients)  # before there is a client, which would connect to it meanwhile
         self._cluster = Cluster(self._clients)
-        check_version(self._clients)
         if RESTORING in self._cluster.hello():
             raise RestoreUnfinishedError(self._clients.url.shown)
         self._reader = Reader(self._clients, self._cluster)
