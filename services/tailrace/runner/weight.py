@@ -11,8 +11,8 @@ __all__ = ["wants_libraries"]
 _OURS = frozenset({"patterns", "orjson"})
 """Any worker has these."""
 
-_LOADING = frozenset({"read", "read_dataframe", "read_sql", "execute_sql"})
-"""Methods of the node API that need pyarrow, pandas or duckdb whatever they are given."""
+_LOADING = frozenset({"read", "read_dataframe", "read_sql", "execute_sql", "record_count"})
+"""What in the node API may need pyarrow, pandas or duckdb whatever it is given."""
 
 
 def wants_libraries(texts: Iterable[bytes], own: Collection[str]) -> bool:
