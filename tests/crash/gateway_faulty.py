@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 from collections import deque
-from dataclasses import replace
 from typing import Any
 
 from tailrace.gateway.__main__ import main
@@ -36,7 +35,7 @@ def plant(fault: str) -> None:
             import orjson
 
             for row in shaped.posted.rows:
-                one = replace(shaped, posted=Posted(orjson.dumps(row), [row]))
+                one = shaped._replace(posted=Posted(orjson.dumps(row), [row]))
                 await store(self, route, head, headers, one)
 
         Gateway._store = piecemeal  # type: ignore[method-assign]
