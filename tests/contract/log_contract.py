@@ -403,6 +403,7 @@ class LogContract:
                 old.commit([Append(partition, [record("late")])], {group: {partition: Place(Offset(9))}})
             assert told.value.name == name
             assert isinstance(told.value, FatalError)
+            assert not old.lost, "it was told why; to open the name again would take it back"
         assert new.commit([Append(partition, [record("new")])]).number == 2
         assert texts(everything(log, partition)) == ["old", "new"]
         assert log.places(group, [partition]) == {partition: Place(Offset(1))}

@@ -49,7 +49,8 @@ def kafka(tmp_path: Path) -> Iterator[LocalKafka]:
 @pytest.mark.parametrize(
     "deeds",
     [
-        pytest.param(SHORT, id="short"),
+        # Some three minutes on two cores, which is more than all tests together have to spare.
+        pytest.param(SHORT, id="short", marks=pytest.mark.chaos),
         pytest.param(LONG, id="long", marks=[pytest.mark.chaos, pytest.mark.timeout(5_400)]),
     ],
 )

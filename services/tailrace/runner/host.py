@@ -838,6 +838,8 @@ class Host:
         last."""
         while True:
             await asyncio.sleep(self.settings.writer_interval.total_seconds())
+            if self._stopping:  # another host may have taken over: opening a writer would take it back
+                return
             for shard in self._shards.lost():
                 self._lose(shard, "the log was away")
 

@@ -101,8 +101,8 @@ class KafkaWriter:
 
     @property
     def lost(self) -> bool:
-        if self._producer is None:
-            return True
+        if self._producer is None:  # whoever was told why does what is to be done
+            return False
         self._producer.poll(0)
         if self._connections.broken and time.monotonic() - self._rests_since_s > _REST_S:
             self._connections.forget()
