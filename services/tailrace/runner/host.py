@@ -636,8 +636,13 @@ class Host:
     def _look_at_outputs(self, slot: Slot) -> None:
         """A new worker's first run asks what the node's outputs hold. That is found out while the worker is being made,
         which takes about as long on Kafka, where a reader begins with a connection."""
+
+        async def look(table: str) -> None:
+            with contextlib.suppress(RejectedError):  # the run will be told, if it asks
+                await self._catalog[table].advance(settled=True)
+
         for table in slot.deployed.spec.writes - slot.deployed.spec.reads:
-            self._spawn(self._catalog[table].advance(settled=True))
+            self._spawn(look(table))
 
     def _look_again(self, slot: Slot) -> None:
         for table in slot.deployed.spec.reads:
