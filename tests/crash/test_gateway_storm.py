@@ -120,8 +120,9 @@ class Storm:
     def end(self) -> dict[str, Any]:
         """Let the client finish what it began, stop the gateway, and check every promise."""
         try:
+            self._work()  # a client that was started a moment ago does not take the signal yet
             self._client.send_signal(signal.SIGTERM)
-            self._client.wait(90)
+            assert self._client.wait(90) == 0
             took_s = time.monotonic() - self._began_s
             assert self._gateway.stop() == 0
         finally:
