@@ -63,8 +63,6 @@ class World:
         with_lake = chance.random() < 0.4 or fault in LAKE_FAULTS
         self.lake = Lake(chance, self.log, self.counts, fault) if with_lake else None
         self.hosts: list[Host] = []
-        self.shared = False
-        """Two hosts have been at work that knew of each other."""
 
     def say(self, *what: object) -> None:
         if self._say is not None:
@@ -217,7 +215,6 @@ class World:
         self.counts["rebalance"] += 1
         if len(self.hosts) == 1 and self.rng.random() < 0.5:
             self._start_host()
-        self.shared = self.shared or len(self.hosts) > 1
         for host in self.hosts:
             if self.rng.random() < 0.7:
                 host.own(frozenset(shard for shard in range(self.log.shards) if self.rng.random() < 0.6))

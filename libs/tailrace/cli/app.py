@@ -19,7 +19,7 @@ from tailrace.cli import deploy as deploy_commands
 from tailrace.cli import doctor as doctor_command
 from tailrace.cli import replay as replay_command
 from tailrace.cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, exit_status
-from tailrace.cli.options import Json
+from tailrace.cli.options import Json, log_option
 from tailrace.cli.output import say
 from tailrace.errors import TailraceError
 
@@ -76,10 +76,7 @@ def up(
     apps: Annotated[
         list[Path] | None, typer.Argument(metavar="APP", help="Folders with a graph.yml; else this one.")
     ] = None,
-    log: Annotated[
-        str | None,
-        typer.Option("--log", envvar="TAILRACE_LOG", metavar="URL", help="sqlite:///path.db or kafka://host:9092."),
-    ] = None,
+    log: Annotated[str | None, log_option("sqlite:///path.db or kafka://host:9092.")] = None,
     lake_url: Annotated[
         str | None,
         typer.Option(

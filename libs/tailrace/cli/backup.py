@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailrace.cli.errors import FileReadError, FileWriteError
-from tailrace.cli.options import Json
+from tailrace.cli.options import Json, log_option
 from tailrace.cli.output import console, count, moment, print_json, say, size
 from tailrace.runtime import Runtime, probe_from_environment
 
@@ -24,10 +24,7 @@ __all__ = ["backup", "migrate", "restore"]
 FOLDERS = ("staging", "apps")
 """Folders below the data folder that belong to the log: staged rows, and the files of deployed apps."""
 
-LogUrl = Annotated[
-    str | None,
-    typer.Option("--log", envvar="TAILRACE_LOG", metavar="URL", help="The log; else the one in the data folder."),
-]
+LogUrl = Annotated[str | None, log_option("The log; else the one in the data folder.")]
 LakeUrl = Annotated[
     str | None,
     typer.Option("--lake", envvar="TAILRACE_LAKE", metavar="URL", help="The lake; else `lake` in the data folder."),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailrace.cli.errors import EXIT_FAILED, UsageError
-from tailrace.cli.options import Data, Json
+from tailrace.cli.options import Data, Json, log_option
 from tailrace.cli.output import colours, count, moment, print_json, print_table, printable, say
 
 if TYPE_CHECKING:
@@ -28,15 +28,7 @@ __all__ = ["deploy", "deployments", "rollback", "undeploy"]
 LOG_FILE = "tailrace.db"
 DATA_FOLDER = ".tailrace"
 
-LogUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--log",
-        envvar="TAILRACE_LOG",
-        metavar="URL",
-        help="sqlite:///path.db or kafka://host:9092; else the log in the data folder.",
-    ),
-]
+LogUrl = Annotated[str | None, log_option("sqlite:///path.db or kafka://host:9092; else the log in the data folder.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")]
 
 

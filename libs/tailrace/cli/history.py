@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
-import typer
+from tailrace.cli.options import log_option
 
 if TYPE_CHECKING:
     from tailrace.runner import RunEntry
@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["History", "LogUrl", "history_of"]
 
-LogUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--log",
-        envvar="TAILRACE_LOG",
-        metavar="URL",
-        help="The log of a fleet of runners; else a running `up` is asked.",
-    ),
-]
+LogUrl = Annotated[str | None, log_option("The log of a fleet of runners; else a running `up` is asked.")]
 
 T = TypeVar("T")
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["App", "Data", "Json"]
+__all__ = ["App", "Data", "Json", "log_option"]
+
+
+def log_option(text: str) -> Any:
+    """The option `--log` of a command, whose help says what counts where it is not given."""
+    return typer.Option("--log", envvar="TAILRACE_LOG", metavar="URL", help=text)
+
 
 Data = Annotated[
     Path | None,
