@@ -115,6 +115,7 @@ def lives_in_the_lake(folder: Path, url: str | None) -> None:
         post(house, range(60))
         house.until(lambda: latest(house), wanted=lambda found: found == newest(60))
         run = triggered_run(Client(data), "py000003", None)["run"]
+        assert Client(data).get("run", run=run)["run"] == run  # who asks has the journal written: it survives the kill
         status = in_lake(house)
         assert (status["events"]["rows"], status["latest"]["rows"]) == (60, KEYS)
         assert {row["k"]: row["n"] for row in in_delta(data / "lake", status["latest"]["folder"])} == newest(60)

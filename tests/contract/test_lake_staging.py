@@ -94,13 +94,13 @@ class Machine:
         self.shards.openings[0] = 1
         await self.shards.open(0, 1, ["shop"], [INDEX])
 
-    async def commit(self, run: str) -> str:
+    async def commit(self, run: str, opening: int = 1) -> str:
         """Stage a file and commit a message that names it."""
         folder = f"{self.shards.stage(0, run)}.0"
         write(self.area, f"{folder}/0.parquet")
         transaction = Transaction(folders=[folder])
         transaction.add(ORDERS.topic, [NewRecord(folder.encode())])
-        await self.shards.commit(0, transaction, INDEX)
+        await self.shards.commit(0, opening, transaction, INDEX)
         return folder
 
     def close(self) -> None:
@@ -132,6 +132,22 @@ async def test_a_machine_dies_around_its_commit(lake: LakeLocation, tmp_path: Pa
     assert {path.rpartition("/")[0] for path in objects(lake)} > folders
     for machine in (first, second, again):
         machine.close()
+    log.close()
+
+
+async def test_what_an_earlier_opening_had_is_not_written(lake: LakeLocation, tmp_path: Path) -> None:
+    """A commit that waits while its shard is opened anew would write what is run again by then."""
+    log = open_log(f"sqlite:///{tmp_path}/log.db")
+    log.create_topics([TopicSpec(INDEX, compacted=True), TopicSpec(ORDERS.topic), TopicSpec("shop._state")])
+    machine = Machine(log, StagingArea(tmp_path / "a", lake), Probe())
+    await machine.open()
+    machine.shards.openings[0] = 2
+    assert await machine.shards.open(0, 2, ["shop"], [INDEX]) == {}
+    await machine.commit("late", opening=1)
+    assert not objects(lake) and log.ends([ORDERS]) == {ORDERS: 0}
+    await machine.commit("new", opening=2)
+    assert log.ends([ORDERS])[ORDERS] > 0
+    machine.close()
     log.close()
 
 

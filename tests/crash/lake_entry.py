@@ -12,7 +12,7 @@ from typing import Any
 
 import deltalake
 
-from tailrace.lake import LakeLimits, VersionTable
+from tailrace.lake import LakeLimits, VersionTable, snapshot
 from tailrace.snapshotter import service, work
 from tailrace.snapshotter.__main__ import main
 from tailrace.tables import lane_of
@@ -20,13 +20,13 @@ from tailrace.tables import lane_of
 LIMITS = LakeLimits(files_joined_min=3, checkpoint_every=3, commits_kept=20, removed_kept=timedelta(minutes=5))
 
 
-def begin_at(position_of: Any) -> None:
-    """Each Delta table is taken to be where `position_of(work)` says, whatever it says itself."""
+def begin_at_the_place() -> None:
+    """Each Delta table is taken to be where the group's place is, whatever it says itself."""
     snapshot_version, step = work.snapshot_version, work.TableWork.step
     places: dict[str, int] = {}
 
     def remember(self: Any) -> bool:
-        places[self.lane.key] = position_of(self)
+        places[self.lane.key] = self.place
         return step(self)
 
     def forgetful(location: Any, source: Any, fold: Any, version: str, *, table: Any = None, **more: Any) -> Any:
@@ -39,6 +39,11 @@ def begin_at(position_of: Any) -> None:
 
     work.TableWork.step = remember  # type: ignore[method-assign]
     work.snapshot_version = forgetful
+
+
+def append_all_that_was_read() -> None:
+    """What the Delta table has already of a tail that is read again is not left out."""
+    snapshot._Work._floor = 0  # type: ignore[assignment, method-assign]
 
 
 def commit_through_a_fresh_handle() -> None:
@@ -66,8 +71,8 @@ def commit_the_place_first() -> None:
 
 
 FAULTS = {
-    "group position as truth": lambda: begin_at(lambda each: each.place),
-    "no overlap cut": lambda: begin_at(lambda each: 1),
+    "group position as truth": begin_at_the_place,
+    "no overlap cut": append_all_that_was_read,
     "fresh handle for the write": commit_through_a_fresh_handle,
     "place before the lake": commit_the_place_first,
 }

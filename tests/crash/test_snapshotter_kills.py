@@ -117,12 +117,12 @@ FAULTS = ["group position as truth", "no overlap cut", "place before the lake"]
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(siege: LakeSiege, fault: str) -> None:
-    """A check that no fault can fail checks nothing. Not every death does harm, so it may take some more of them."""
-    point = "place-too-early:3" if fault == "place before the lake" else "lake-committed:3"
+    """A check that no fault can fail checks nothing. A death does harm only to the table that is being written, and a
+    table that goes by a key takes none: so they die at another commit each time."""
+    point = "place-too-early" if fault == "place before the lake" else "lake-committed"
     with pytest.raises(PromiseBrokenError):
-        for _ in range(12):
-            for _ in range(3):
-                siege.die_at(point, fault)
+        for nth in (3, 2, 4, 1) * 3:
+            siege.die_at(f"{point}:{nth}", fault)
             siege.settle(fault, patience_s=8)
             siege.check()
 

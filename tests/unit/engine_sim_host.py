@@ -204,6 +204,8 @@ class Host:
                 case OpenShard():
                     assert command.shard in self.owned, "opens what is not its own"
                     self.wanted[command.shard] = command.opening
+                    self.under_way.discard(command.shard)
+                    self.refused.pop(command.shard, None)
                     self._begin(self._open(command))
                 case CloseShard():
                     del self.wanted[command.shard]
@@ -353,21 +355,28 @@ class Host:
         return rows, ctx.base
 
     def _commit(self, command: Commit, taken: Taken) -> Iterator[str]:
-        """1. `sending`  2. `durable`, the point of no return: the engine is about to be told.
+        """1. `sending`, while which the writer may be found lost and be opened anew: then this is dropped
+        2. `durable`, the point of no return: the engine is about to be told.
 
         After an outcome that is not known the writer is thrown away, and the records after the next opening tell.
         """
         rows, stored = taken
         shard, number, chance, counts = command.shard, command.commit, self.world.chance, self.world.counts
-        epoch = self.epochs[shard]
-        opening = self.openings[shard]
-        yield "sending, checkpoint" if any(not part.final for part in command.parts) else "sending"
+        opening, epoch = command.opening, self.epochs[shard]
 
         def lost(reason: str) -> None:
             if self.wanted.get(shard) == opening:
                 self.under_way.discard(shard)
             self.send(lambda now_ms: WriterLost(now_ms=now_ms, shard=shard, opening=opening, reason=reason))
 
+        if chance(0.02):
+            counts["writer: lost before a commit"] += 1
+            lost("the log was away")
+        yield "sending, checkpoint" if any(not part.final for part in command.parts) else "sending"
+        if self.fault == "a commit outlives its opening":
+            epoch = self.epochs[shard]
+        elif self.openings.get(shard) != opening:
+            return
         if chance(0.04):
             counts["writer: refused"] += 1
             if self.wanted.get(shard) == opening:  # else the shard was closed meanwhile

@@ -32,6 +32,7 @@ FAULTS = (
     "marker after rows",
     "ack before durable",
     "dead letter committed apart",
+    "a commit outlives its opening",
     "rows of a dead worker kept",
 )
 """Mistakes that the simulated host and gateway can make."""

@@ -37,6 +37,7 @@ POINTS = [
     "writer: cannot open",
     "writer: fenced",
     "writer: refused",
+    "writer: lost before a commit",
     "writer: unknown, committed",
     "writer: unknown, not committed",
     "gateway: before durable",

@@ -534,7 +534,7 @@ class Engine:
         else:
             return
         self._commits += 1
-        shard.under_way = Commit(shard=shard.number, commit=self._commits, parts=parts)
+        shard.under_way = Commit(shard=shard.number, opening=shard.opening, commit=self._commits, parts=parts)
         self._out.append(shard.under_way)
 
     def _tell_wake(self) -> None:

@@ -526,9 +526,11 @@ class CommitPart:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """Write all parts in one transaction of the shard's writer. Answer `Committed`, `CommitRefused` or `WriterLost`.
-    At most one a shard is under way; what is in it must be kept until the answer."""
+    At most one a shard is under way; what is in it must be kept until the answer. The writer is that of `opening`: once
+    the shard is opened anew, nothing of this may be written, as its runs are run again."""
 
     shard: int
+    opening: int
     commit: int
     parts: tuple[CommitPart, ...]
 

@@ -810,7 +810,7 @@ class Host:
             await self._catalog.ensure(letters)
         topic = index_topic(self._slots[command.parts[0].slot].deployed.graph)
         try:
-            commit = await self._shards.commit(shard, transaction, topic)
+            commit = await self._shards.commit(shard, command.opening, transaction, topic)
         except RetriableError as error:
             _log.warning("%s; the commit is tried again", error)
             refused = CommitRefused(now_ms=self._now(), shard=shard, commit=command.commit, reason=str(error))
@@ -823,7 +823,7 @@ class Host:
             self._tenure.taken(shard, error)
             return
         if commit is None:
-            return  # the shard is being opened again: nothing of this commit counts any more
+            return  # the shard is opened again: nothing of this commit counts any more
         for part in command.parts:
             if part.run is not None:
                 slot = self._slots[part.slot]

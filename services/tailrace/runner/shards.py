@@ -125,14 +125,14 @@ class Shards:
                 folders += orjson.loads(last)
         return folders
 
-    async def commit(self, shard: int, transaction: Transaction, index_topic: str) -> Commit | None:
-        """Write it all; None when the shard's writer was lost meanwhile, and nothing was written.
+    async def commit(self, shard: int, opening: int, transaction: Transaction, index_topic: str) -> Commit | None:
+        """Write it all; None when the writer of that opening was lost meanwhile, and nothing was written.
 
         Raises as `Writer.commit`, and LakeUnavailableError (retriable): staged files cannot be brought to the lake.
         """
         async with self._turns[shard]:
             writer = self._writers.get(shard)
-            if writer is None:
+            if writer is None or self._opened.get(shard) != opening:  # what was to be written is run again
                 return None
             staged = []
             if transaction.folders:
