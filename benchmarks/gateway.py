@@ -164,7 +164,7 @@ def kafka(*, quick: bool) -> Result:
     """On a real broker."""
     from tailrace.testing.kafka import LocalKafka
 
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, LocalKafka() as broker:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, LocalKafka(short_lived=False) as broker:
         return _measure("gateway-kafka", broker.url, Path(name), quick=quick)
 
 

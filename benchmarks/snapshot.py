@@ -76,7 +76,7 @@ def _rows(folder: Path) -> int:
 def snapshot(*, quick: bool) -> Result:
     """A topic of posts on a real broker into a Delta table, against the same by hand."""
     count = RECORDS_QUICK if quick else RECORDS
-    with tempfile.TemporaryDirectory(prefix="bench-") as name, LocalKafka() as kafka:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, LocalKafka(short_lived=False) as kafka:
         folder = Path(name)
         log = open_log(kafka.url)
         log.create_topics([TopicSpec("bench._index", compacted=True), TopicSpec("bench.orders")])
