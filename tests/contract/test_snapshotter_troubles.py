@@ -4,7 +4,9 @@ catches up when the cause is gone."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -121,6 +123,38 @@ def house(tmp_path: Path) -> Iterator[House]:
     log = open_log(url)
     yield House(log, url, tmp_path)
     log.close()
+
+
+async def test_a_log_that_is_older_than_the_lake_is_told(house: House) -> None:
+    """It was put back, and the lake was not: its new rows have offsets that the lake takes for old ones. They wait in the log."""
+    house.write(1, 2)
+    async with house.snapshotter():
+        await house.until(house.all_caught_up)
+    older = house.folder / "older.db"
+    with (
+        contextlib.closing(sqlite3.connect(house.folder / "log.db")) as now,
+        contextlib.closing(sqlite3.connect(older)) as copy,
+    ):
+        now.backup(copy)
+    house.write(3)
+    house.write(4)
+    async with house.snapshotter():
+        await house.until(house.all_caught_up)
+    url = f"sqlite:///{older}"
+    with contextlib.closing(open_log(url)) as log:
+        again = House(log, url, house.folder)
+        again.write(5)
+        async with again.snapshotter():
+            await again.until(lambda: len(again.troubles) == len(TABLES))
+            assert "the log is older than the lake" in again.troubles["sound"]
+            assert not any(map(again.caught_up, TABLES))
+            for name in TABLES:
+                shutil.rmtree(again.delta_folder(name))
+            await again.until(again.all_caught_up)
+            await again.until(lambda: not again.troubles)
+        for name in TABLES:
+            assert again.rows(name) == again.wanted(name), name
+            assert [row["k"] for row in again.rows(name)] == [1, 2, 5]
 
 
 @pytest.mark.parametrize("running", [True, False])

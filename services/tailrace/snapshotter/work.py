@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tailrace.lake import (
+    LakeDamagedError,
     LakeLimits,
     LakeLocation,
     Snapshotted,
@@ -219,6 +220,7 @@ class TableWork:
                 bury=lambda rows: bury(self._log, self.lane, rows, self._runtime.clock.now_ms()),
                 runtime=self._runtime,
             )
+            self._check_not_beyond(done.table)
             if fold.active is not None and name == fold.active.name:
                 open_tables[name] = done.table
             if done.lost is not None:
@@ -231,6 +233,21 @@ class TableWork:
             records.append(gone_record(self.lane.key, name))
         self._open = open_tables
         return records
+
+    def _check_not_beyond(self, table: VersionTable) -> None:
+        """A log that was put back to an earlier day gives offsets anew that the lake has rows of: the new rows would never
+        get there, and be trimmed away in the end."""
+        if self._fold is None or table.position <= self._fold.position:
+            return
+        end = self._log.ends([self._partition])[self._partition]
+        if table.position > end:
+            raise LakeDamagedError(
+                table.folder,
+                "_delta_log",
+                f"goes on to offset {table.position}, where the log ends at {end}: the log is older than the lake",
+                "bring the lake to the state that belongs to the log (or the log to that of the lake), or move the table's "
+                "folder away: the rows that the log still has are then written anew",
+            )
 
     def _keep_up(self, done: Snapshotted) -> Snapshot:
         """Join small files, and shorten the Delta log, as often as commits make it worth while; the snapshot then."""
