@@ -21,7 +21,7 @@ up: setup ## Run the example app: a webhook, Python and SQL nodes, a chart
 	@exec $(BIN)/tailrace up examples/github $(ARGS)
 
 test: setup ## Run the tests: both logs, a real Kafka among them
-	$(BIN)/python -m pytest -m "not chaos and not compose" -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not chaos and not compose" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from s3_server import S3Server, find_server
@@ -11,6 +12,19 @@ from tailrace.testing.kafka import LocalKafka
 
 # Before any test file imports it: its assertions then tell what they compared.
 pytest.register_assert_rewrite("log_contract")
+
+_LONG_FIRST = ("crash", "cli", "golden", "contract", "property")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Folders with long tests go first: of several processes none is left with a long file at the end."""
+    folders = Path(__file__).parent
+
+    def turn(item: pytest.Item) -> int:
+        folder = item.path.relative_to(folders).parts[0]
+        return _LONG_FIRST.index(folder) if folder in _LONG_FIRST else len(_LONG_FIRST)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")
