@@ -44,7 +44,7 @@ _ABORT_S = 2.0
 """Longest wait for an abort, after the call's own time: what cannot be aborted by then is left to the next opener."""
 
 _REST_S = 30.0
-"""A connection that breaks so long after the last commit takes nothing along: that has its markers, and nothing is on its way.
+"""A connection that breaks so long after the last transaction takes nothing along: that has its markers, and nothing is on its way.
 Brokers close connections that are idle (for ten minutes, unless set); what runs longer than that must be able to commit."""
 
 _LOOK_BACK = 64
@@ -75,6 +75,9 @@ class KafkaWriter:
     request to end a transaction could end the next one of the same producer; a new one has a newer epoch. The same
     holds when a connection broke meanwhile (see `Connections`): librdkafka repeats its requests by itself, and even a
     commit that was answered may have a copy on its way. It then counts as unknown, too.
+
+    So does a transaction that was open for longer than `transaction_timeout`, as where the machine stood still: the broker
+    has ended it, with an answer as if another had opened the name. Whether one has is seen when the name is opened again.
     """
 
     def __init__(self, clients: Clients, cluster: Cluster, reader: Reader, probe: Probe, name: str) -> None:
@@ -90,6 +93,8 @@ class KafkaWriter:
         self._producer = self._open(cluster.deadline())
         self._commits = self._read_number()
         self._rests_since_s = time.monotonic()
+        self._began_s = 0.0
+        """When the last transaction began, on the clock that brokers go by: it goes on while a machine sleeps."""
 
     @property
     def name(self) -> str:
@@ -131,6 +136,7 @@ class KafkaWriter:
         except ConnectionResetError as error:
             self._give_up()
             raise self._unknown(number, error) from error
+        self._began_s = time.time()
         try:
             self._send(
                 {**by_partition, self._numbers: [mark_of(self._name, number, self._token)]}, places, sent, deadline
@@ -152,7 +158,7 @@ class KafkaWriter:
             except TailraceError:
                 raise self._unknown(number, error) from error
             if not happened:
-                raise FencedError(self._name) from error
+                raise self._fenced(number, error) from error
         except BaseException:
             self._give_up()
             raise
@@ -215,7 +221,7 @@ class KafkaWriter:
         known = error_of(error)
         if known is not None and known.code() in FENCED:
             self._give_up()
-            return FencedError(self._name)
+            return self._fenced(number, error)
         try:
             # A record's error may only say that the producer is done for; the abort then says why.
             producer.purge()
@@ -224,8 +230,9 @@ class KafkaWriter:
             self._give_up()
             code = error_of(failed)
             if code is not None and code.code() in FENCED:
-                return FencedError(self._name)
+                return self._fenced(number, error)
             return self._unknown(number, error)
+        self._rests_since_s = time.monotonic()  # a copy of the abort may be on its way
         if known is None:
             self._give_up()
             return self._unknown(number, error)
@@ -242,6 +249,15 @@ class KafkaWriter:
                 if refused is not None:
                     return refused
         return self._clients.unavailable(f"commit {number} of writer {self._name!r}", error)
+
+    def _fenced(self, number: int, error: Exception) -> TailraceError:
+        """What it means that the broker refuses us as it refuses whose name was opened again."""
+        limit_s = self._clients.limits.transaction_timeout.total_seconds()
+        if time.time() - self._began_s < limit_s:
+            return FencedError(self._name)
+        what = f"commit {number} of writer {self._name!r}"
+        reason = f"it took over {limit_s:g} s, after which the broker ends it; did this machine stand still?"
+        return OutcomeUnknownError(what, f"{reason} ({reason_of(error)})")
 
     def _unknown(self, number: int, error: Exception) -> OutcomeUnknownError:
         what = f"commit {number} of writer {self._name!r}"
