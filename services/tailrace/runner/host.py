@@ -413,6 +413,7 @@ class Host:
                 self._spawn(self._open_shard(command))
             case CloseShard():
                 del self._shards.openings[command.shard]
+                self._shards.lose(command.shard)
                 for slot in self._slots.values():
                     if self._shard(slot) == command.shard:
                         self._workforce.retire(slot)
@@ -769,8 +770,8 @@ class Host:
         if run is not None and run.given is not None:
             self._letters_back.put_back(run.given)
         if run is not None:
-            folders = [f"{run.order.stage}.{part}" for part in range(run.parts_committed, run.part + 1)]
-            self._spawn(asyncio.to_thread(self._staging.drop, folders))
+            # What is closed may be in a commit whose outcome nobody knows; the next opening tells, and lets go of the rest.
+            self._spawn(asyncio.to_thread(self._staging.drop, [f"{run.order.stage}.{run.part}"]))
         self._look_again(slot)
 
     def _entry(self, slot: Slot, run: Run, outcome: RunOutcome, ended: Outcome | None, used: Usage) -> RunEntry:
@@ -850,6 +851,7 @@ class Host:
 
     def _lose(self, shard: int, reason: str) -> None:
         """The shard's writer is gone: drop what the shard had in flight, and open it again."""
+        self._shards.lose(shard)
         for slot in self._slots.values():
             if self._shard(slot) == shard:
                 for number in list(slot.runs):

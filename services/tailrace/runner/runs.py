@@ -108,7 +108,6 @@ class Run:
     writes: list[Write] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     part: int = 0
-    parts_committed: int = 0
     checkpoint: asyncio.Future[None] | None = None
     streamed: set[str] = field(default_factory=set)
     """Tables that it asked to stream."""

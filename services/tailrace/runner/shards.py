@@ -44,7 +44,7 @@ class Shards:
         self._threads = threads
         self._writers: dict[int, Writer] = {}
         self._opened: dict[int, int] = {}
-        """Number of the opening that its writer came from."""
+        """Number of the opening that its writer came from; none once that is lost."""
         self._epochs: dict[int, str] = {}
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.openings: dict[int, int] = {}
@@ -81,10 +81,19 @@ class Shards:
         """What slots of apps remember that nobody asked for when the shard was opened; None where it is not open, or is to
         be opened anew."""
         async with self._turns[shard]:
-            if shard not in self._writers or self._opened.get(shard) != self.openings.get(shard):
+            if not self._is_open(shard):
                 return None
             states: dict[str, SlotState] = await self._call(lambda: restore(self._log, graphs, shard, self._count))
             return states
+
+    def _is_open(self, shard: int) -> bool:
+        """Whether it has the writer of its last opening, which is not lost as far as anybody knows."""
+        opened = self._opened.get(shard)
+        return shard in self._writers and opened is not None and opened == self.openings.get(shard)
+
+    def lose(self, shard: int) -> None:
+        """What the shard had in flight is dropped: a commit that is not being written by now is not written any more."""
+        self._opened.pop(shard, None)
 
     async def release(self, shard: int) -> None:
         """Close the shard's writer once its commit has ended, however it ends."""
@@ -168,7 +177,7 @@ class Shards:
         """
         async with self._turns[shard], contextlib.AsyncExitStack() as exits:
             writer = self._writers.get(shard)
-            if self._opened.get(shard) != self.openings.get(shard) or (writer is None and shard in self.openings):
+            if not self._is_open(shard) and (writer is not None or shard in self.openings):
                 return {}
             if writer is None:
                 writer = await self._call(lambda: self._log.open_writer(writer_name(shard)))

@@ -83,7 +83,6 @@ class Slot:
         if run is None:
             return None
         run.pieces.clear()
-        run.parts_committed = run.part
         if final:
             del self.runs[number]
             self.settle()
