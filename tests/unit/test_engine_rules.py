@@ -171,6 +171,25 @@ def test_a_manual_node_waits_for_its_trigger_and_answers_it_once() -> None:
     assert bench.engine.record("n").trigger_offset == 5  # type: ignore[union-attr]
 
 
+def test_a_trigger_that_takes_several_runs_is_answered_by_the_last() -> None:
+    """Whoever hosts the node then: a run that ends or is cut short before leaves it where it is."""
+    bench = Bench(stream(trigger=Manual()))
+    bench.send(Triggered(now_ms=0, slot="n", offset=3))
+    (start,) = bench.starts
+    bench.send(CheckpointWanted(now_ms=0, slot="n", run=start.run, owes=True))
+    assert record_of(bench).trigger_offset == 0
+    bench.committed()
+    bench.end(start, kind="failed", rows=1, owes=True)
+    stored = bench.commit.parts[0].record
+    other = Bench(stream(trigger=Manual()), records={"n": replace(stored, more=False)})
+    other.send(Triggered(now_ms=0, slot="n", offset=3))
+    assert [start.reasons for start in other.starts] == [("trigger",)]
+    (start,) = bench.committed()
+    assert start.reasons == ("trigger", "more")
+    bench.end(start)
+    assert record_of(bench).trigger_offset == 4 and bench.committed() == []
+
+
 def test_a_new_schedule_is_saved_and_a_missed_fire_is_caught_up_once() -> None:
     """Saved at the first deploy, else nobody would know that the first fire was missed."""
     spec = NodeSpec(key="n", trigger=Cron("*/10 * * * *"), reads=frozenset({"t"}))

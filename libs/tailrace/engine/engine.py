@@ -321,7 +321,7 @@ class Engine:
         shard = self._shards[slot.shard]
         if any((part.slot, part.run) == (slot.key, event.run) for part in shard.queue):
             return
-        slot.record = at_checkpoint(slot.record, slot.going)
+        slot.record = at_checkpoint(slot.record, slot.going, owes=event.owes)
         shard.queue.append(CommitPart(slot=slot.key, run=event.run, final=False, record=slot.record))
 
     def _committed(self, event: Committed) -> None:

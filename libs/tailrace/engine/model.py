@@ -375,6 +375,9 @@ class RunOutcome:
     progressed: bool = False
     """Work before the failed one was done and is kept: what failed now has not failed before."""
 
+    owes: bool = False
+    """Not all that the triggers asked for is done: they stay unanswered, and bring the next run, whoever hosts it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded:
@@ -394,6 +397,8 @@ class CheckpointWanted:
     now_ms: int
     slot: str
     run: int
+    owes: bool = False
+    """See `RunOutcome`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

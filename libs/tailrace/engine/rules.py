@@ -143,8 +143,9 @@ def first_fire_ms(record: SlotRecord) -> int | None:
     return None if record.schedule is None else next_fire_ms(record.schedule, record.fired_ms)
 
 
-def _answered(record: SlotRecord, going: Going) -> SlotRecord:
-    """`record` with what the run took on marked as answered. Whoever calls this sees to it that the run goes on."""
+def _answered(record: SlotRecord, going: Going, *, owes: bool) -> SlotRecord:
+    """`record` with what the run took on marked as answered; its triggers not where it `owes` something of them. Whoever
+    calls this sees to it that the run goes on."""
     fired_ms = record.fired_ms
     if going.fire_ms is not None and record.schedule is not None:
         fired_ms = max(fired_ms, going.fire_ms)
@@ -156,18 +157,18 @@ def _answered(record: SlotRecord, going: Going) -> SlotRecord:
         fired_ms=fired_ms,
         # Not so where the schedule was changed meanwhile: then that fire is none of it.
         open_fire_ms=going.fire_ms if going.fire_ms == fired_ms else None,
-        trigger_offset=max(record.trigger_offset, going.trigger_offset),
+        trigger_offset=record.trigger_offset if owes else max(record.trigger_offset, going.trigger_offset),
     )
 
 
-def at_checkpoint(record: SlotRecord, going: Going) -> SlotRecord:
+def at_checkpoint(record: SlotRecord, going: Going, *, owes: bool = False) -> SlotRecord:
     """What the slot remembers once part of a run is committed: whatever dies then, the run goes on.
 
     Fire, trigger and request are answered by what follows, and do not bring a run of their own; news stays due until the
     end tells what was read. What failed before is behind it.
     """
     return replace(
-        _answered(record, going),
+        _answered(record, going, owes=owes),
         more=True,
         tries=0,
         retry_ms=None,
@@ -191,7 +192,7 @@ def after_run(
 
     Where what is given up is kept, the slot stands still: it is due again when it is triggered, or in another version.
     """
-    after = _answered(record, going)
+    after = _answered(record, going, owes=outcome.owes)
     streamed = outcome.streamed if outcome.kind == "ok" else record.streamed | outcome.streamed
     wake_ms = after.wake_ms
     if outcome.requested is not None:

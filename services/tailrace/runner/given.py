@@ -102,12 +102,17 @@ class Given:
 
     def outcome(self, record: SlotRecord, ended: Outcome | None, told: RunOutcome, *, more: bool) -> RunOutcome:
         """How the run ended, for the engine: what the node has seen of this Table stays as it was, and nothing is tried
-        again but by a person. `more`: other letters wait."""
-        more = more or record.more
+        again but by a person. `more`: other letters wait, and the wish that named them is not done with."""
+        owes, more = more, more or record.more
         if ended is None:
             return RunOutcome(
-                kind="failed", reason=told.reason, streamed=record.streamed, more=more, duration_ms=told.duration_ms
+                kind="failed",
+                reason=told.reason,
+                streamed=record.streamed,
+                more=more,
+                duration_ms=told.duration_ms,
+                owes=owes,
             )
         seen = {table: cut for table, cut in told.seen.items() if table != self.table}
         more = more or any(table != self.table for table in ended.more)
-        return replace(told, seen=seen, streamed=told.streamed | record.streamed, more=more, retry=False, at=None)
+        return replace(told, seen=seen, streamed=told.streamed | record.streamed, more=more, retry=False, at=None, owes=owes)

@@ -744,7 +744,8 @@ class Host:
     async def _checkpoint(self, slot: Slot, run: Run) -> None:
         run.checkpoint = asyncio.get_running_loop().create_future()
         slot.head = after(slot.head, run.pieces[-1].progress)
-        self._post(CheckpointWanted(now_ms=self._now(), slot=slot.name, run=run.number))
+        owes = self._letters_back.owes(run)
+        self._post(CheckpointWanted(now_ms=self._now(), slot=slot.name, run=run.number, owes=owes))
         await run.checkpoint
 
     def _say(self, slot: Slot, run: str | None, stream: str, text: str) -> None:

@@ -10,7 +10,7 @@ transaction, so it happens once, whoever dies when:
  3. `run-ended`           rows, State and deletions are in our memory only.
  4. the commit            the point of no return. A record that failed again is a new letter in the same transaction.
 
-A death before 4 leaves the letter where it was.
+A death before 4 leaves the letter where it was. A wish that takes several runs is done with by the last of them.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class LettersBack:
         wished = self._wished.pop(slot.name, [])
         waiting.extend(letter for offset, letter in wished if offset >= record.trigger_offset)
         letters = {letter.id: letter for letter in waiting}  # those of a lost run may be there twice
-        waiting.clear()
         chosen = await self._choose(letters.values(), pins)
+        waiting.clear()  # only now: a run that is lost meanwhile has them wait still
         if not chosen:
             return None
         table = chosen[0].table
@@ -98,6 +98,11 @@ class LettersBack:
     def put_back(self, given: Given) -> None:
         """The run is lost, and what it made of them: they wait again."""
         self._waiting.setdefault(given.node, deque()).extendleft(reversed(given.letters))
+
+    def owes(self, run: Run) -> bool:
+        """Whether letters wait that this run has not come to, so that the wish for them is not done with."""
+        given = run.given
+        return given is not None and (given.taken < len(given.letters) or bool(self._waiting.get(run.slot)))
 
     def take_back(self, run: Run, record: SlotRecord, ended: Outcome | None, outcome: RunOutcome) -> RunOutcome:
         """The run is over: its outcome for the engine. Letters that it has not come to wait for the next one; where it
