@@ -477,6 +477,29 @@ def test_records_that_are_given_up_do_not_open_the_breaker() -> None:
         bench.committed()
 
 
+@pytest.mark.parametrize("flushes", [False, True])
+def test_a_node_that_fails_at_records_of_its_own_pauses(flushes: bool) -> None:
+    """Each run consumes a record and writes one: there is no end to them."""
+    bench = Bench(stream(writes=frozenset({"t"})))
+    (start,) = bench.news("t", 0)
+    waits = []
+    for offset in range(1, 9):
+        if flushes:
+            bench.send(CheckpointWanted(now_ms=0, slot="n", run=start.run))
+            bench.committed()
+        seen = {"t": {0: offset}}
+        bench.end(start, kind="failed", seen=seen, streamed=frozenset({"t"}), rows=1, progressed=True)
+        ended_ms, starts = bench.now_ms, bench.committed()
+        starts = starts or bench.news("t", offset, writer="n")
+        while not starts:
+            starts = bench.tick((bench.engine.due("n", bench.now_ms).at_ms or 0) - bench.now_ms)
+        waits.append(bench.now_ms - ended_ms)
+        (start,) = starts
+    assert waits == [0, 0, 0, 0, 1_000, 2_000, 4_000, 8_000]
+    bench.end(start, seen={"t": {0: 9}}, streamed=frozenset({"t"}), rows=1)
+    assert record_of(bench).failures == 0
+
+
 def test_the_breaker_is_open_after_a_restart() -> None:
     shut = SlotRecord(failures=6, shut_ms=T0 + 2_000, seen={"t": {0: 3}}, ran=True)
     bench = Bench(stream(), records={"n": SlotRecord.from_json(shut.to_json())})

@@ -448,6 +448,7 @@ class Engine:
             last_try=counts and try_number >= tries_max(spec, self._limits),
             pauses_ms=spec.pauses_ms or self._limits.retry_pauses_ms,
             stops=spec.stops,
+            writes=spec.writes,
         )
         slot.going = going
         self._running += 1

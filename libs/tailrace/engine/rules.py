@@ -51,6 +51,8 @@ class Going:
     """Before the next tries."""
     stops: bool = False
     """What is given up is kept, and the slot stands still at it."""
+    writes: frozenset[str] = frozenset()
+    """Tables that the node writes."""
     checkpointed: bool = False
     """Part of it is in a transaction already."""
 
@@ -165,18 +167,12 @@ def at_checkpoint(record: SlotRecord, going: Going, *, owes: bool = False) -> Sl
     """What the slot remembers once part of a run is committed: whatever dies then, the run goes on.
 
     Fire, trigger and request are answered by what follows, and do not bring a run of their own; news stays due until the
-    end tells what was read. What failed before is behind it.
+    end tells what was read. What failed before is behind it, but for failures of a node that feeds itself.
     """
-    return replace(
-        _answered(record, going, owes=owes),
-        more=True,
-        tries=0,
-        retry_ms=None,
-        again=None,
-        tried="",
-        failures=0,
-        shut_ms=None,
-    )
+    after = replace(_answered(record, going, owes=owes), more=True, tries=0, retry_ms=None, again=None)
+    if record.failures and _feeds_itself(going, record.streamed):
+        return after
+    return replace(after, tried="", failures=0, shut_ms=None)
 
 
 def after_run(
@@ -188,7 +184,8 @@ def after_run(
     failed run did counts, and what it left waits for the next news, or goes on at once where rows are left.
 
     A failed run that consumed a record goes on in any case: it may not have come to its other streams. That ends,
-    because each time there is a record less; one that failed before it read anything would fail for ever.
+    because each time there is a record less (where the node writes them itself, the breaker sees to a pause); one that
+    failed before it read anything would fail for ever.
 
     Where what is given up is kept, the slot stands still: it is due again when it is triggered, or in another version.
     """
@@ -205,6 +202,7 @@ def after_run(
     once_more = (outcome.kind == "died" or outcome.retry) and (other or not going.last_try or going.stops)
     given_up = outcome.kind == "died" and not once_more and outcome.at is not None
     kept = progressed or given_up or (outcome.rows > 0 and not outcome.retry)
+    kept = kept and not _feeds_itself(going, streamed)
     after = _with_breaker(after, going, outcome, now_ms, limits, kept=kept)
     if once_more:
         if not (going.counts or other):
@@ -226,6 +224,11 @@ def after_run(
     return after, outcome.kind == "died"
 
 
+def _feeds_itself(going: Going, streamed: frozenset[str]) -> bool:
+    """Whether a record that was consumed need be no step towards an end: the node may have written it itself."""
+    return not going.writes.isdisjoint(streamed)
+
+
 def _with_breaker(
     record: SlotRecord, going: Going, outcome: RunOutcome, now_ms: int, limits: EngineLimits, *, kept: bool
 ) -> SlotRecord:
@@ -233,7 +236,7 @@ def _with_breaker(
     whether this run got somewhere.
 
     A record that was consumed is progress, by way of the dead letters, too: else a sender of bad records could hold up
-    the good ones behind them. A person's trigger and another version of the node begin to count anew.
+    the good ones behind them. Not so of a Table that the node writes itself: it could fail for ever at its own. A person's trigger and another version of the node begin to count anew.
     """
     if outcome.kind == "ok":
         return replace(record, failures=0, shut_ms=None, tried="", error="")
