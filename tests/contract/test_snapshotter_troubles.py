@@ -22,9 +22,11 @@ from table_reading import fold_topic, reader_of
 from tailrace.lake import LakeLocation
 from tailrace.log import Log, NewRecord, Offset, Partition, TopicSpec, open_log
 from tailrace.runtime import Runtime
-from tailrace.snapshotter import GROUP, SnapshotterSettings, TableWish
+from tailrace.snapshotter import GROUP, SnapshotterSettings, TableWish, read_index, table_lanes
+from tailrace.snapshotter.index import IndexEntry
 from tailrace.snapshotter.service import Snapshotter
-from tailrace.tables import TableFold, rows_message
+from tailrace.snapshotter.tasks import rebuild
+from tailrace.tables import TableFold, index_topic, message, rows_message
 
 PATIENCE_S = 60
 TABLES = ("changed", "corrupt", "removed", "sound")
@@ -107,6 +109,21 @@ class House:
         async with asyncio.timeout(PATIENCE_S):
             while not await asyncio.to_thread(condition):
                 await asyncio.sleep(0.02)
+
+    def index(self) -> dict[str, IndexEntry]:
+        """What the index says of each topic."""
+        return read_index(self.log, "shop", table_lanes(self.log, ["shop"]))
+
+    def forget(self, *topics: str) -> None:
+        """Have the index say nothing of these any more."""
+        partition = Partition(index_topic("shop"))
+        keys = [f"{topic}@{name}" for topic in topics for name in self.index()[topic].snapshots]
+        self.log.append(partition, [NewRecord(None, key.encode()) for key in keys])
+
+    async def rebuilt(self) -> dict[str, dict[str, Any]]:
+        """Make the index again; what is told of each topic."""
+        found = await asyncio.to_thread(rebuild, self.settings, ["shop"])
+        return {each["topic"]: each for each in found}
 
     def all_caught_up(self) -> bool:
         return all(map(self.caught_up, TABLES))
@@ -228,3 +245,64 @@ async def test_a_lake_that_was_deleted_says_what_each_table_lost(house: House) -
     assert "offsets 0 to 2 are in neither log nor lake" in house.lost["removed"]
     assert [row["k"] for row in delta_rows(folders["sound"])] == [3]
     assert delta_rows(folders["removed"]) == []
+
+
+def cut_a_commit(log: Path) -> None:
+    """The newest commit's file ends amid a line."""
+    newest = max(log.glob("*.json"))
+    newest.write_bytes(newest.read_bytes()[:50])
+
+
+def lose_a_commit(log: Path) -> None:
+    """A commit's file amid the others is gone."""
+    (log / f"{1:020}.json").unlink()
+
+
+@pytest.mark.parametrize("damage", [cut_a_commit, lose_a_commit])
+@pytest.mark.parametrize("trimmed", [False, True])
+async def test_rebuild_tells_of_a_damaged_delta_table_and_goes_on(
+    house: House, damage: Callable[[Path], None], trimmed: bool
+) -> None:
+    """The newer of two versions of `changed` is damaged: its folder and the way out are told, its older version and the
+    other Tables are made again, and nothing that the index still says of it is lost."""
+    changed = Partition("shop.changed")
+    async with house.snapshotter():
+        house.write(1, 2)
+        await house.until(house.all_caught_up)
+        house.log.append(changed, [NewRecord(message({"kind": "version", "settings": {}}))])
+        house.write(3)
+        await house.until(house.all_caught_up)
+        house.write(4)
+        await house.until(house.all_caught_up)
+    before = house.index()
+    sizes = {key: _size(entry) for key, entry in before.items()}
+    end = house.log.ends([changed])[changed]
+    if trimmed:
+        house.log.trim(changed, Offset(end - 1))
+    older, newer = sorted(before[changed.topic].snapshots.values(), key=lambda snapshot: snapshot.position)
+    assert older.position < end - 1 < newer.position
+    log = house.location.local_path(newer.folder) / "_delta_log"
+    whole = {path: path.read_bytes() for path in log.iterdir()}
+    damage(log)
+    house.forget("shop.corrupt", "shop.sound")
+    assert not house.index()["shop.sound"].snapshots
+
+    found = await house.rebuilt()
+    (told,) = found["shop.changed"]["damaged"]
+    assert f"lake table {newer.folder}: _delta_log" in told and "move the table's folder away" in told
+    assert [found[topic]["damaged"] for topic in ("shop.corrupt", "shop.removed", "shop.sound")] == [[], [], []]
+    assert (found["shop.changed"]["in_lake"], found["shop.changed"]["lost"]) == (1, None)
+    assert {topic: (each["position"], each["versions"]) for topic, each in found.items()} == sizes
+    assert house.index() == before
+
+    for path, content in whole.items():
+        path.write_bytes(content)
+    found = await house.rebuilt()
+    assert not any(each["damaged"] for each in found.values())
+    assert found["shop.changed"]["in_lake"] == 2 and house.index() == before
+
+
+def _size(entry: IndexEntry) -> tuple[int, int]:
+    fold = entry.table_fold()
+    assert fold is not None
+    return fold.position, len(fold.versions)

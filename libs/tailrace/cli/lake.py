@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tailrace.cli.errors import EXIT_FAILED
 from tailrace.cli.options import App, Data, Json
 from tailrace.cli.output import count, print_json, print_table, say, size
 
@@ -84,7 +85,8 @@ def gc(
 def rebuild(app: App = None, data: Data = None, as_json: Json = False) -> None:
     """Make the index of all Tables again, from the lake and the log alone.
 
-    For when the index is damaged, or a lake was brought back from a copy.
+    For when the index is damaged, or a lake was brought back from a copy. A Delta table that is damaged is told of, and
+    the others go on; the exit status is 1 then.
 
     \b
     tailrace rebuild
@@ -101,6 +103,10 @@ def rebuild(app: App = None, data: Data = None, as_json: Json = False) -> None:
     for each in found:
         if each["lost"]:
             say(f"{each['table']}: {each['lost']}", style="red")
+        for text in each["damaged"]:
+            say(f"error: {each['table']}: {text}; then run `tailrace rebuild` again", style="red")
+    if any(each["damaged"] for each in found):
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _going(plan: dict[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from tailrace.lake import (
+    LakeDamagedError,
     LakeLocation,
     RetentionLimits,
     RetentionPlan,
@@ -145,61 +145,64 @@ def collect_all(settings: SnapshotterSettings, graphs: Sequence[str], *, dry_run
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Rebuilt:
-    """One lane's index, made again."""
-
-    fold: TableFold
-    lost: str | None
-
-
 def rebuild(settings: SnapshotterSettings, graphs: Sequence[str]) -> list[dict[str, Any]]:
-    """Make the indexes of all Tables again, from lake and log alone; returns what was found of each."""
+    """Make the indexes of all Tables again, from lake and log alone; returns what was found of each.
+
+    Of a Delta table that is damaged the index keeps what it says, and the others go on.
+    """
     answer = []
     with _open(settings) as (log, location, _):
         for graph in graphs:
             lanes = table_lanes(log, [graph])
             entries = read_index(log, graph, lanes)
-            for key, lane in lanes.items():
-                name = settings.tables.get(lane.topic, TableWish(name=lane.topic)).name
-                lake_fold, snapshots = rebuild_fold(location, lane.topic, lane.of_many, born_ms=lane.born_ms)
-                rebuilt = _fold_again(log, lane, name, lake_fold)
-                found = {snapshot.version for snapshot in snapshots}
-                gone = entries.get(key, IndexEntry()).snapshots.keys() - found
-                append_all(
-                    log,
-                    lane.topic,
-                    [
-                        fold_record(lane, rebuilt.fold),
-                        *(snapshot_record(lane, snapshot) for snapshot in snapshots),
-                        *(gone_record(key, version) for version in gone),
-                    ],
-                )
-                answer.append(
-                    {
-                        "topic": key,
-                        "table": lane_of(name, lane.number),
-                        "position": rebuilt.fold.position,
-                        "versions": len(rebuilt.fold.versions),
-                        "in_lake": len(found),
-                        "lost": rebuilt.lost,
-                    }
-                )
+            answer += [
+                _rebuild_lane(log, location, settings, lane, entries.get(key, IndexEntry()))
+                for key, lane in lanes.items()
+            ]
     return answer
 
 
-def _fold_again(log: Log, lane: TableLane, name: str, lake_fold: TableFold) -> _Rebuilt:
-    """The fold of a lane at its end: from its own start where the log has it, else from where the lake has got to."""
-    partition = lane.partition
-    start = log.starts([partition])[partition]
+def _rebuild_lane(
+    log: Log, location: LakeLocation, settings: SnapshotterSettings, lane: TableLane, entry: IndexEntry
+) -> dict[str, Any]:
+    name = settings.tables.get(lane.topic, TableWish(name=lane.topic)).name
+    damaged: list[LakeDamagedError] = []
+    lake_fold, snapshots = rebuild_fold(
+        location, lane.topic, lane.of_many, born_ms=lane.born_ms, on_damaged=damaged.append
+    )
+    start = log.starts([lane.partition])[lane.partition]
     fold = lane.new_fold(name) if start == 0 or lake_fold.position == 0 else lake_fold
+    records = [snapshot_record(lane, snapshot) for snapshot in snapshots]
+    found = {snapshot.version for snapshot in snapshots}
+    folders = {error.table for error in damaged}
+    gone = {version for version, old in entry.snapshots.items() if old.folder not in folders} - found
+    records += [gone_record(lane.key, version) for version in gone]
     lost = None
-    if fold.position < start:
-        lost = f"records {fold.position} to {start} are neither in the log nor in the lake"
-        fold.position = start
-    for batch in scan(log, partition, Offset(fold.position), log.settled_ends([partition])[partition]):
+    if fold.position >= start or not damaged:
+        if fold.position < start:
+            lost = f"records {fold.position} to {start} are neither in the log nor in the lake"
+            fold.position = start
+        _fold_on(log, lane, fold)
+        records.append(fold_record(lane, fold))
+    else:  # what the log has not may be in a damaged one: to pass over it would lose it
+        fold = entry.table_fold() or fold
+    append_all(log, lane.topic, records)
+    return {
+        "topic": lane.key,
+        "table": lane_of(name, lane.number),
+        "position": fold.position,
+        "versions": len(fold.versions),
+        "in_lake": len(found),
+        "lost": lost,
+        "damaged": [str(error) for error in damaged],
+    }
+
+
+def _fold_on(log: Log, lane: TableLane, fold: TableFold) -> None:
+    """Advance a lane's fold to its end."""
+    end = log.settled_ends([lane.partition])[lane.partition]
+    for batch in scan(log, lane.partition, Offset(fold.position), end):
         fold.advance(((record.offset, record.ts_ms, record.value) for record in batch.records), batch.next)
-    return _Rebuilt(fold, lost)
 
 
 @contextmanager
