@@ -31,7 +31,9 @@ from tailrace.log import (
     open_log,
 )
 from tailrace.log.kafka import _writer
+from tailrace.log.kafka._cluster import Deadline
 from tailrace.log.kafka._connections import Connections
+from tailrace.log.kafka._registry import Registry
 from tailrace.log.kafka._url import KafkaUrl
 from tailrace.log.kafka._writer import _group_metadata
 from tailrace.runtime import SYSTEM, Runtime
@@ -143,6 +145,26 @@ def test_makers_who_race_agree_on_the_birth(kafka_broker: LocalKafka) -> None:
     with ThreadPoolExecutor(3) as pool:
         made = list(pool.map(lambda log: log.create_topics([TopicSpec(name) for name in names]), logs))
     assert made[0] == made[1] == made[2] == {name: logs[0].topics(name)[name] for name in names}
+    for log in logs:
+        log.close()
+
+
+@pytest.mark.kafka
+def test_makers_who_overtake_each_other_stand_back(kafka_broker: LocalKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services that start together on a slow machine: each is fenced by the next before it has written."""
+    names = [fresh(f"slow-{number}") for number in range(4)]  # so that none of them does another's work
+    logs = [open_log(kafka_broker.url, limits=LogLimits(request_timeout=timedelta(seconds=3))) for _ in names]
+    original = Registry._open
+
+    def slow(self: Registry, deadline: Deadline) -> Writer:
+        writer = original(self, deadline)
+        time.sleep(0.3)  # long enough for the others to open it, too
+        return writer
+
+    monkeypatch.setattr(Registry, "_open", slow)
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda log, name: log.create_topics([TopicSpec(name)]), logs, names))
+    assert set(logs[0].topics("slow-")) >= set(names)
     for log in logs:
         log.close()
 

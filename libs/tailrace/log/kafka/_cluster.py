@@ -90,8 +90,8 @@ class Cluster:
         """Partition counts of topics that were seen; dropped when one seems to be gone."""
         self._has_coordinator = False
 
-    def deadline(self) -> Deadline:
-        return Deadline(self._clients.timeout_s)
+    def deadline(self, times: float = 1) -> Deadline:
+        return Deadline(self._clients.timeout_s * times)
 
     def hello(self) -> frozenset[str]:
         """Find the cluster, or raise LogUnavailableError; returns the names of all its topics."""

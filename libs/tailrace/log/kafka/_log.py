@@ -61,7 +61,7 @@ class KafkaLog:
             raise RestoreUnfinishedError(self._clients.url.shown)
         self._reader = Reader(self._clients, self._cluster)
         self._appends = Appends(self._clients, self._cluster)
-        self._registry = Registry(self._clients, self._cluster, self._reader, runtime.clock, self._internal_writer)
+        self._registry = Registry(self._clients, self._cluster, self._reader, runtime, self._internal_writer)
         self._watches: set[KafkaWatch] = set()
 
     def __repr__(self) -> str:

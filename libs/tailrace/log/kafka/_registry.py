@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tailrace.log.contract import Append, NewRecord, Offset, Partition, TopicInfo, TopicSpec, Writer
-from tailrace.log.errors import FencedError, LogFormatError, OutcomeUnknownError, TopicNotFoundError
+from tailrace.log.errors import (
+    FencedError,
+    LogFormatError,
+    LogUnavailableError,
+    OutcomeUnknownError,
+    TopicNotFoundError,
+)
 from tailrace.log.kafka._clients import Clients
 from tailrace.log.kafka._cluster import INTERNAL, Cluster, Deadline, TopicFound
 from tailrace.log.kafka._reader import Reader
-from tailrace.runtime import Clock
+from tailrace.runtime import Runtime
 
 __all__ = ["REGISTRY_WRITER", "Registry"]
 
@@ -21,6 +28,12 @@ REGISTRY_WRITER = f"{INTERNAL}topics"
 _FORMAT = 1
 _FLOOR_KEY = b"/floor"
 """No topic can have this name: its record holds the latest birth among the deleted ones."""
+
+_RACE_TIMES = 6
+"""How many times a call's usual time it has while others register topics, too: each takes its turn. Less ends services that
+start together on a slow machine."""
+_STAND_BACK_S = 10.0
+"""Longest that who was overtaken leaves the others alone."""
 
 _SETTINGS = {"segment.bytes": str(4 << 20), "min.cleanable.dirty.ratio": "0.1"}
 
@@ -46,13 +59,14 @@ class Registry:
     crash in between leaves an entry whose id no topic has, which counts for nothing but the next birth of that name.
 
     The first registration of a topic wins: it is written only through a writer that was opened before the fold was
-    read, so of two that race one is fenced, and reads what the other wrote.
+    read, so of two that race one is fenced, and reads what the other wrote. It stands back for a while by chance, or
+    services that start together would overtake each other for ever.
     """
 
     def __init__(
-        self, clients: Clients, cluster: Cluster, reader: Reader, clock: Clock, open_writer: OpenWriter
+        self, clients: Clients, cluster: Cluster, reader: Reader, runtime: Runtime, open_writer: OpenWriter
     ) -> None:
-        self._clients, self._cluster, self._reader, self._clock = clients, cluster, reader, clock
+        self._clients, self._cluster, self._reader, self._runtime = clients, cluster, reader, runtime
         self._open_writer = open_writer
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
@@ -113,7 +127,7 @@ class Registry:
         return TopicInfo(name, found.partitions, entry.compacted, entry.born_ms)
 
     def _births(self, found: Mapping[str, TopicFound], compacted: Mapping[str, bool]) -> list[NewRecord]:
-        born_ms = max(self._clock.now_ms(), self._floor_ms + 1)
+        born_ms = max(self._runtime.clock.now_ms(), self._floor_ms + 1)
         records = []
         for name, topic in found.items():
             entry = self._entries.get(name)
@@ -135,8 +149,10 @@ class Registry:
 
     def _write(self, decide: Callable[[], list[NewRecord]]) -> None:
         """Write what `decide` makes of the fold, through a writer that nobody overtook since the fold was read."""
-        deadline = self._cluster.deadline()
+        deadline, race = self._cluster.deadline(), self._cluster.deadline(_RACE_TIMES)
+        overtaken = 0
         while decide():
+            began_s = time.monotonic()
             try:
                 if self._writer is None:
                     self._writer = self._open(deadline)
@@ -145,12 +161,24 @@ class Registry:
                     self._writer.commit([Append(_TOPIC, records)])
                     self._read()
                 return
-            except (FencedError, OutcomeUnknownError):
+            except OutcomeUnknownError:
                 self._writer = None
                 if deadline.passed:
                     raise
                 deadline.pause()
                 self._read()
+            except FencedError as error:
+                self._writer = None
+                if race.passed:
+                    cause = "others register topics there at every moment"
+                    raise LogUnavailableError(self._clients.url.shown, cause) from error
+                overtaken += 1
+                took_s = time.monotonic() - began_s
+                self._stand_back(min(took_s * 2**overtaken, _STAND_BACK_S, race.left_s))
+                self._read()
+
+    def _stand_back(self, seconds_max: float) -> None:
+        time.sleep(self._runtime.random.uniform(0, seconds_max))
 
     def _open(self, deadline: Deadline) -> Writer:
         if not self._cluster.describe([_TOPIC.topic]):

@@ -97,7 +97,7 @@ class KafkaRestore:
         for name, number in self._cut.writers.items():
             self._appends.append(numbers[name], [mark_of(name, number, "restore")])
         self._set_places()
-        registry = Registry(self._clients, self._cluster, self._reader, self._runtime.clock, self._open_writer)
+        registry = Registry(self._clients, self._cluster, self._reader, self._runtime, self._open_writer)
         registry.register(self._cut.topics)
         registry.close()
         self._runtime.probe.reached("restore-settled")
@@ -131,7 +131,7 @@ class KafkaRestore:
         self._runtime.probe.reached("restore-created")
 
     def _check_empty(self, names: frozenset[str]) -> None:
-        registry = Registry(self._clients, self._cluster, self._reader, self._runtime.clock, self._open_writer)
+        registry = Registry(self._clients, self._cluster, self._reader, self._runtime, self._open_writer)
         if found := registry.topics(""):
             raise NotEmptyError(self._clients.url.shown, f"a log of {len(found)} topics")
         if taken := sorted(names & self._cut.topics.keys()):
