@@ -236,7 +236,8 @@ def _with_breaker(
     whether this run got somewhere.
 
     A record that was consumed is progress, by way of the dead letters, too: else a sender of bad records could hold up
-    the good ones behind them. Not so of a Table that the node writes itself: it could fail for ever at its own. A person's trigger and another version of the node begin to count anew.
+    the good ones behind them. Not so of a Table that the node writes itself: it could fail for ever at its own. A
+    person's trigger and another version of the node begin to count anew.
     """
     if outcome.kind == "ok":
         return replace(record, failures=0, shut_ms=None, tried="", error="")

@@ -26,8 +26,8 @@ def rebuild_fold(
     tables has, and the snapshots of its versions.
 
     To be advanced from there with what the log has. A fold at position 0, and no snapshots, where the lake knows nothing of
-    the topic. `born_ms`: what belongs to a topic of that name that was deleted is passed over; None: the youngest counts. `on_damaged` is
-    told of each Delta table that is not as we left it, and the others count; None: it is raised.
+    the topic. `born_ms`: what belongs to a topic of that name that was deleted is passed over; None: the youngest counts.
+    `on_damaged` is told of each Delta table that is not as we left it, and the others count; None: it is raised.
 
     Raises:
         LakeUnavailableError: retriable; the lake cannot be reached.

@@ -115,4 +115,6 @@ class Given:
             )
         seen = {table: cut for table, cut in told.seen.items() if table != self.table}
         more = more or any(table != self.table for table in ended.more)
-        return replace(told, seen=seen, streamed=told.streamed | record.streamed, more=more, retry=False, at=None, owes=owes)
+        return replace(
+            told, seen=seen, streamed=told.streamed | record.streamed, more=more, retry=False, at=None, owes=owes
+        )

@@ -175,6 +175,7 @@ class Registry:
                 overtaken += 1
                 took_s = time.monotonic() - began_s
                 self._stand_back(min(took_s * 2**overtaken, _STAND_BACK_S, race.left_s))
+                deadline = self._cluster.deadline()
                 self._read()
 
     def _stand_back(self, seconds_max: float) -> None:
