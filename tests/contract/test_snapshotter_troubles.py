@@ -270,10 +270,9 @@ async def test_rebuild_tells_of_a_damaged_delta_table_and_goes_on(
         house.write(1, 2)
         await house.until(house.all_caught_up)
         house.log.append(changed, [NewRecord(message({"kind": "version", "settings": {}}))])
-        house.write(3)
-        await house.until(house.all_caught_up)
-        house.write(4)
-        await house.until(house.all_caught_up)
+        for number in (3, 4, 5):
+            house.write(number)
+            await house.until(house.all_caught_up)
     before = house.index()
     sizes = {key: _size(entry) for key, entry in before.items()}
     end = house.log.ends([changed])[changed]
