@@ -14,11 +14,13 @@ import orjson
 import pytest
 
 from tailrace.control import place_files
+from tailrace.engine import StartRun
 from tailrace.graph import App, build_app
 from tailrace.log import Log, NewRecord, Partition, TopicSpec, open_log
 from tailrace.runner import Host, HostView, RunEntry, RunnerSettings, deploy
 from tailrace.runner.journal import Journal
 from tailrace.runner.lineage import lineage_of
+from tailrace.runner.slot import Slot
 from tailrace.runner.upkeep import trim_before
 from tailrace.runner.usage import Meter
 from tailrace.runtime import ManualClock, Runtime
@@ -180,6 +182,32 @@ async def test_a_run_ends_with_the_code_that_it_began_with(place: Place, tmp_pat
     shown = await view.run(second.run)
     assert shown["up"] == {SOURCE: []}, "posts wrote what it read"
     assert shown["tables"] == {SOURCE: "source", OUT: "out"}
+
+
+async def test_a_trigger_that_is_read_before_its_node_is_deployed_here_counts(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked may have seen the new version already: other hosts, and this one at the end, deploy it later."""
+    started: list[StartRun] = []
+
+    async def run(slot: Slot, start: StartRun) -> None:
+        started.append(start)
+
+    monkeypatch.setattr(place.host, "_run", run)
+    graph = "slug: flow\nfunctions:\n{}stores:\n  - {{table: out, id: foutput1}}\n"
+    nodes = [f"  - {{node_file: {name}.py, id: {IDS[name]}, trigger: manual}}\n" for name in ("first", "second")]
+    files = {f"{name}.py": b"from patterns import Table\nTable('out', 'w').append({})\n" for name in NODES}
+    older, newer = (
+        build_app({**files, "graph.yml": graph.format("".join(some)).encode()}, "graph.yml", "flow")
+        for some in (nodes[:1], nodes)
+    )
+    await place.deploy(older)
+    triggers = Partition(place.host.deployments["flow"].triggers_topic)
+    place.log.append(triggers, [NewRecord(orjson.dumps({"slot": "flow/fnode002", "at_ms": 1, "type": "manual"}))])
+    await place.until(lambda: place.host._triggers.get(triggers.topic) == 1)
+    await place.deploy(newer)
+    await place.until(lambda: started)
+    assert [(start.slot, start.reasons) for start in started] == [("flow/fnode002", ("trigger",))]
 
 
 def entry(run: str, **values: Any) -> RunEntry:

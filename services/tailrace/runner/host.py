@@ -538,7 +538,7 @@ class Host:
             for record in batch.records:
                 wish = orjson.loads(record.value or b"{}")
                 slot = wish.get("slot")
-                if slot in self._slots:
+                if isinstance(slot, str):  # its node may be deployed here only in a moment
                     self._letters_back.wish(slot, int(record.offset), letters_from_json(wish.get("letters")))
                     self._post(Triggered(now_ms=self._now(), slot=slot, offset=int(record.offset)))
         self._triggers[topic] = end
