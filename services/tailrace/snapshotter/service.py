@@ -97,6 +97,7 @@ class Snapshotter:
         self._failure: BaseException | None = None
         self._watch = log.watch()
         self._writer: Writer | None = None
+        """None once the outcome of a commit was unknown: it is opened anew for the next one."""
         self._writing = threading.Lock()
         self._sharing = (
             Sharing(log, settings.instance, int(settings.share_timeout.total_seconds() * 1000))
@@ -125,7 +126,7 @@ class Snapshotter:
             FencedError: fatal; another instance of this name has begun.
         """
         loop = asyncio.get_running_loop()
-        self._writer = await self._call(lambda: self._log.open_writer(f"snapshotter-{self._settings.instance}"))
+        self._writer = await self._call(self._open_writer)
         await self._discover_first()
         helpers = [loop.create_task(work) for work in (self._listen(), self._look_around(), self._collect())]
         try:
@@ -140,7 +141,8 @@ class Snapshotter:
             with contextlib.suppress(TailraceError):
                 if self._sharing is not None:
                     await asyncio.to_thread(self._sharing.leave)
-                await asyncio.to_thread(self._writer.close)
+                if self._writer is not None:
+                    await asyncio.to_thread(self._writer.close)
         if self._failure is not None:
             raise self._failure
 
@@ -233,7 +235,7 @@ class Snapshotter:
             self._say(table, text)
         with contextlib.suppress(TailraceError):
             if isinstance(error, OutcomeUnknownError):
-                await asyncio.to_thread(self._open_writer)
+                await asyncio.to_thread(self._open_anew)
             (table.work,) = (await self._works([table.lane])).values()
 
     def _say(self, table: _Table, trouble: str | None) -> None:
@@ -354,17 +356,23 @@ class Snapshotter:
     def _save(self, lane: TableLane, place: int, records: Sequence[NewRecord]) -> None:
         """Commit a lane's place and index records in one transaction; called by the tables' threads."""
         with self._writing:
-            assert self._writer is not None
-            self._writer.commit(
-                [Append(index_partition(lane.topic), records)] if records else [],
-                {GROUP: {lane.partition: Place(Offset(place))}},
-            )
+            writer = self._writer = self._writer or self._open_writer()
+            try:
+                writer.commit(
+                    [Append(index_partition(lane.topic), records)] if records else [],
+                    {GROUP: {lane.partition: Place(Offset(place))}},
+                )
+            except OutcomeUnknownError:  # it is good for nothing any more, and others wait here already
+                self._writer = None
+                writer.close()
+                raise
 
-    def _open_writer(self) -> None:
+    def _open_anew(self) -> None:
         with self._writing:
-            if self._writer is not None:
-                self._writer.close()
-            self._writer = self._log.open_writer(f"snapshotter-{self._settings.instance}")
+            self._writer = self._writer or self._open_writer()
+
+    def _open_writer(self) -> Writer:
+        return self._log.open_writer(f"snapshotter-{self._settings.instance}")
 
     async def _call(self, function: Callable[[], T]) -> T:
         """A call of the log; tried again for as long as it is away."""
