@@ -79,6 +79,11 @@ def test_errors_refuse_a_deployment(tmp_path: Path) -> None:
     refused = tailrace("deploy", broken, "--log", log, cwd=tmp_path)
     assert refused.returncode == 1
     assert f"{broken}/double.py:1: error:" in refused.stderr
+    nameless = shop(tmp_path / "nameless", 1, GRAPH + "schemas:\n  - {schema_file: rows.yml}\n")
+    (nameless / "rows.yml").write_text("fields: 5\n")
+    refused = tailrace("deploy", nameless, "--log", log, cwd=tmp_path)
+    assert refused.returncode == 1
+    assert f"{nameless}/rows.yml:1: error: A schema file must be a map with a name" in refused.stderr
     twice = shop(tmp_path / "twice", 1, GRAPH.replace("slug: shop", "slug: other"))
     refused = tailrace("deploy", twice, "--log", log, cwd=tmp_path)
     assert refused.returncode == 1

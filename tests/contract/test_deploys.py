@@ -138,6 +138,24 @@ async def test_any_sequence_of_deploys_loses_and_repeats_nothing(place: Place, s
         assert own == [(n, n + 1) for n in range(place.put_so_far)], "State and order go along"
 
 
+async def test_code_that_fails_in_a_newer_version_stops_nothing_else(place: Place) -> None:
+    """What did not change goes on; after rolling back, the node goes on where it was before."""
+    good = flow({"first": 0, "second": 0})
+    files = {**good.files, "second.py": b"raise ValueError('of the newer version')\n"}
+    await place.deploy(good)
+    place.put(2)
+    await place.until(lambda: len(place.rows()) == 4)
+    await place.deploy(build_app(files, "graph.yml", "flow"))
+    place.put(1)
+    await place.until(lambda: len(place.rows()) == 5)
+    await place.until(lambda: any("newer version" in (run.error or "") for run in place.host.journal.runs()))
+    await place.deploy(good)
+    place.put(1)
+    await place.until(lambda: len(place.rows()) == 8)
+    for name in ("first", "second"):
+        assert [row["n"] for row in place.rows() if row["node"] == name] == [0, 1, 2, 3]
+
+
 SLOW = """\
 import time
 from pathlib import Path

@@ -35,6 +35,8 @@ SNOOP = """
 import glob, json, os, signal, socket, subprocess
 from pathlib import Path
 
+from patterns import Parameter
+
 found = {}
 
 def attempt(name, what):
@@ -57,6 +59,26 @@ def environments():
 def memory(pid):
     with open(f"/proc/{pid}/mem", "rb") as file:
         return file.read(1)
+
+def others():
+    found = []
+    for place in glob.glob("/proc/[0-9]*/comm"):
+        try:
+            name = Path(place).read_text().strip()
+        except OSError:
+            continue
+        if name == Path("/proc/self/comm").read_text().strip() and place != f"/proc/{os.getpid()}/comm":
+            found.append(place.split("/")[2])
+    return found
+
+def of_another_worker(read):
+    refused = LookupError("there is no other worker")
+    for pid in others():
+        try:
+            return read(pid)
+        except OSError as error:
+            refused = error
+    raise refused
 
 def descriptors():
     for place in glob.glob(f"/proc/{host}/fd/*"):
@@ -100,6 +122,9 @@ attempt("environments", environments)
 attempt("the host's memory", lambda: memory(host))
 attempt("the zygote's memory", lambda: memory(zygote))
 attempt("the host's descriptors", descriptors)
+attempt("another worker's memory", lambda: of_another_worker(memory))
+attempt("another worker's environment", lambda: of_another_worker(lambda pid: Path(f"/proc/{pid}/environ").read_bytes()))
+attempt("another node's secret", lambda: Parameter("token"))
 attempt("a signal", lambda: os.kill(host, signal.SIGCONT))
 attempt("a unix socket", lambda: connect("/var/run/docker.sock"))
 attempt("a loopback link", lambda: socket.create_connection(("127.0.0.1", PORT), timeout=2))
@@ -111,6 +136,7 @@ print("FOUND " + json.dumps(found))
 REFUSED = (
     *("the log", "the log's folder", "the contact file", "the staging key", "staged files", "other apps"),
     *("another worker's folder", "the source", "its own code", "a library", "a password file", "home", "elsewhere"),
+    *("another worker's memory", "another worker's environment"),
     *("the host's memory", "the zygote's memory", "the host's descriptors"),
     *("a unix socket", "metadata", "metadata by number"),
 )
@@ -148,8 +174,10 @@ while True:
     pass
 """
 SPINS = "while True:\n    pass\n"
+KEEPS = "from patterns import Parameter\nprint(len(Parameter('token', type=str)))\n"
 SHARES = "import multiprocessing.pool\nprint(multiprocessing.pool.ThreadPool(4).map(str, range(3)))\n"
 NODES = {
+    "keeps": (KEEPS, "    parameter_values: {token: '${{ token }}'}\n"),
     "snoop": (SNOOP, ""),
     "snoop_offline": (SNOOP, "    network: false\n"),
     "snoop_in_bubblewrap": (SNOOP, "    executor: bubblewrap\n    network: false\n"),
@@ -241,7 +269,10 @@ async def street(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stre
 @needs_landlock
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_node_reaches_its_own_things_and_no_others(street: Street) -> None:
-    """Its code, its folder and programs; not the log, other apps, other processes, nor the machine's credentials."""
+    """Its code, its folder and programs; not the log, other apps, other processes, nor the machine's credentials or those
+    of a node beside it."""
+    kept, length = await street.trigger("keeps")  # its worker stays for its next run, and has the secret in its memory
+    assert (kept.kind, length) == ("ok", str(len(SECRET))), (kept.error, kept.traceback)
     run, text = await street.trigger("snoop")
     assert run.kind == "ok", (run.error, run.traceback)
     found = json.loads(text.removeprefix("FOUND "))
@@ -252,6 +283,7 @@ async def test_a_node_reaches_its_own_things_and_no_others(street: Street) -> No
     assert {name: found[name] for name in REFUSED if "PermissionError" not in found[name]} == {}
     assert found["another app's file"].startswith(("PermissionError", "StopIteration"))
     assert found["environments"] == found["secrets of its environment"] == "[]"
+    assert SECRET not in found["another node's secret"]
     if landlock_abi() >= 6:
         assert found["a signal"].startswith("PermissionError")
     assert found["shared memory"] in ("(1, ['x'])", "PermissionError: [Errno 13] Permission denied: '/dev/shm'")

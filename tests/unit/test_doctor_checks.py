@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from tailrace.doctor import Facts, MachineFacts, examine_all, hanging_writers
 from tailrace.lake import LakeFacts
 from tailrace.log import HangingTransaction, KafkaFacts, LogFacts, SqliteFacts
+from tailrace.runner.containment import Containment
 
 GOOD = Facts(
     log=LogFacts(
@@ -55,6 +59,32 @@ def test_a_transaction_that_nobody_ends_is_named_with_the_command_that_does() ->
     assert "an unknown program" in foreign.what
     assert "abort --topic shop.orders --partition 2 --start-offset 41" in foreign.mend
     assert hanging_writers(facts) == ["shard-3"]
+
+
+def test_an_older_broker_is_named_with_what_mends_it() -> None:
+    kafka = KafkaFacts(servers="b:9092", fetch_version_min=0, brokers=3)
+    facts = Facts(log=LogFacts(url="kafka://b:9092", backend=kafka), lake=GOOD.lake, machine=GOOD.machine)
+    [finding] = [each for each in examine_all(facts) if each.level == "wrong"]
+    assert "b:9092 is a Kafka older than 4.0" in finding.what
+    assert "Kafka 4.x" in finding.mend
+
+
+def test_what_holds_nodes_no_longer_is_told_with_the_way_out() -> None:
+    """Each part of the containment that a machine does not have; none where it has all."""
+    whole = Containment(
+        landlock_abi=6, seccomp=True, pids_groups=True, is_root=False, bubblewrap=False, container_tool=None
+    )
+    assert whole.gaps() == []
+    lacking: list[tuple[dict[str, Any], str, str]] = [
+        ({"landlock_abi": 0}, "read the log", "executor to bubblewrap or container"),
+        ({"landlock_abi": 5}, "send signals", "executor to bubblewrap or container"),
+        ({"seccomp": False}, "network: false", "bubblewrap and container alone"),
+        ({"pids_groups": False}, "fork bomb", "Delegate=yes"),
+        ({"pids_groups": False, "is_root": True}, "as root nothing bounds them", "executor to container"),
+    ]
+    for change, what, mend in lacking:
+        [gap] = replace(whole, **change).gaps()
+        assert what in gap and mend in gap
 
 
 def test_a_log_that_is_away_is_all_that_is_said_of_it() -> None:
