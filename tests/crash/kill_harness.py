@@ -245,7 +245,7 @@ class Siege:
         self.random = random.Random(seed)
         self.kills: Counter[str] = Counter()
         self.hits = 0
-        self._houses = 0
+        self._built: list[House] = []
         app = self.app = folder / "app"
         app.mkdir(parents=True)
         for name, text in (("graph.yml", GRAPH), ("copy.py", COPY), ("again.py", AGAIN), ("total.sql", TOTAL)):
@@ -255,12 +255,23 @@ class Siege:
         self.client = Client(lambda: self.house.port)
         self.client.start()
 
+    def __enter__(self) -> Siege:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whatever failed, neither the client nor a house goes on."""
+        self.client.finish()
+        for house in self._built:
+            if house.process.poll() is None:
+                house.kill()
+
     def build(self, *, port: int | None = None, data: str | None = None, **options: Any) -> House:
-        self._houses += 1
-        folder = self.folder / f"house-{self._houses}"
+        folder = self.folder / f"house-{len(self._built) + 1}"
         data_dir = str(self.folder / (data or "data"))
         options = {"fault": self.fault, "data": data_dir, **options}
-        return House(folder, self.log_url, self.app, port=port, **options)
+        house = House(folder, self.log_url, self.app, port=port, **options)
+        self._built.append(house)
+        return house
 
     def kill_host(self) -> None:
         """`kill -9` of the host, then a new one on the same data."""
@@ -296,7 +307,7 @@ class Siege:
 
     def rival(self) -> None:
         """A second host on the same log: it takes over, and the first must stop writing."""
-        old, new = self.house, self.build(data=f"data-{self._houses}")
+        old, new = self.house, self.build(data=f"data-{len(self._built)}")
         new.wait_until_serving()
         self.house = new
         self.kills["rival"] += 1
@@ -333,8 +344,6 @@ class Siege:
             return self._check(log)
         finally:
             log.close()
-            if self.house.process.poll() is None:
-                self.house.kill()
 
     def _counts(self, log: Log) -> dict[str, int]:
         topics = ("t1", "t1-dead", "t2", "t3", "t2-dead", "t4")

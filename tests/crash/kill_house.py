@@ -155,12 +155,12 @@ def plant(fault: str) -> None:
     elif fault == "dead letter committed apart":
         commit = Shards.commit
 
-        async def apart(self: Any, shard: int, transaction: Any, index_topic: str) -> bool:
+        async def apart(self: Any, shard: int, opening: int, transaction: Any, index_topic: str) -> Any:
             for partition in [p for p in transaction.records if p.topic.endswith("-dead")]:
                 records = transaction.records.pop(partition)
                 await self._call(lambda p=partition, r=records: self._log.append(p, r))
                 await asyncio.sleep(0.4)
-            return await commit(self, shard, transaction, index_topic)
+            return await commit(self, shard, opening, transaction, index_topic)
 
         Shards.commit = apart  # type: ignore[method-assign]
     else:

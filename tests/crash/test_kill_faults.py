@@ -35,9 +35,10 @@ def test_a_planted_fault_is_found(tmp_path: Path, fault: str) -> None:
         for number in range(ROUNDS_MAX):  # whether a kill does harm is for chance to say
             folder = tmp_path / str(number)
             folder.mkdir()
-            siege = Siege(folder, f"sqlite:///{folder / 'kills.db'}", seed=SEED + number, fault=fault)
-            for _ in range(count):
-                siege.pause(0.3)
-                siege.kill_host() if kind == "host" else siege.rival()
-            wait_for(lambda siege=siege: siege.house.committed_runs >= 60, "sixty runs were committed", 60)  # type: ignore[misc]
-            siege.end(patience_s=20)
+            with Siege(folder, f"sqlite:///{folder / 'kills.db'}", seed=SEED + number, fault=fault) as siege:
+                for _ in range(count):
+                    siege.pause(0.3)
+                    siege.kill_host() if kind == "host" else siege.rival()
+                house = siege.house
+                wait_for(lambda house=house: house.committed_runs >= 60, "sixty runs were committed", 60)  # type: ignore[misc]
+                siege.end(patience_s=20)

@@ -57,31 +57,31 @@ def report(siege: Siege, found: dict[str, object]) -> None:
 @pytest.mark.parametrize("kills", [10, pytest.param(50, marks=[pytest.mark.chaos, pytest.mark.timeout(1_800)])])
 def test_kills_on_sqlite(tmp_path: Path, sqlite_url: str, kills: int) -> None:
     """`kill -9` of host and workers, and hosts that take over from living ones."""
-    siege = Siege(tmp_path, sqlite_url, seed=SEED)
-    lay_siege(siege, kills)
-    report(siege, siege.end())
+    with Siege(tmp_path, sqlite_url, seed=SEED) as siege:
+        lay_siege(siege, kills)
+        report(siege, siege.end())
 
 
 @pytest.mark.kafka
 @pytest.mark.parametrize("kills", [10, pytest.param(50, marks=[pytest.mark.chaos, pytest.mark.timeout(1_800)])])
 def test_kills_on_kafka(tmp_path: Path, own_kafka: LocalKafka, kills: int) -> None:
     """The same, and `kill -9` of the broker."""
-    siege = Siege(tmp_path, own_kafka.url, seed=SEED)
-    lay_siege(siege, kills, own_kafka)
-    report(siege, siege.end())
+    with Siege(tmp_path, own_kafka.url, seed=SEED) as siege:
+        lay_siege(siege, kills, own_kafka)
+        report(siege, siege.end())
 
 
 def test_a_death_at_each_named_point(tmp_path: Path, sqlite_url: str) -> None:
     """Each step of a post and of a run, as the docstrings of gateway and host number them."""
-    siege = Siege(tmp_path, sqlite_url, seed=SEED)
-    for point in POINTS:
-        siege.pause(0.2)
-        siege.kill_at(point)
-    print(siege.end())
+    with Siege(tmp_path, sqlite_url, seed=SEED) as siege:
+        for point in POINTS:
+            siege.pause(0.2)
+            siege.kill_at(point)
+        print(siege.end())
 
 
 def test_an_unknown_outcome_is_found_out(tmp_path: Path, sqlite_url: str) -> None:
     """A commit that happened, and whose answer was lost: the writer is opened again, and nothing is done twice."""
-    siege = Siege(tmp_path, sqlite_url, seed=SEED, fault="outcome unknown")
-    siege.pause(3)
-    print(siege.end())
+    with Siege(tmp_path, sqlite_url, seed=SEED, fault="outcome unknown") as siege:
+        siege.pause(3)
+        print(siege.end())
