@@ -16,6 +16,7 @@ from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient, NewTopic
 from log_contract import LogContract, MakeLog, fresh
 
+from tailrace.errors import RetriableError
 from tailrace.log import (
     Append,
     Log,
@@ -33,7 +34,10 @@ from tailrace.log import (
 from tailrace.log.kafka import _writer
 from tailrace.log.kafka._cluster import Deadline
 from tailrace.log.kafka._connections import Connections
+from tailrace.log.kafka._log import KafkaLog
 from tailrace.log.kafka._registry import Registry
+from tailrace.log.kafka._transactions import transactional_ids
+from tailrace.log.kafka._unmarked import transactional_id
 from tailrace.log.kafka._url import KafkaUrl
 from tailrace.log.kafka._writer import _group_metadata
 from tailrace.runtime import SYSTEM, Runtime
@@ -238,6 +242,33 @@ def test_a_writer_that_rests_may_lose_its_connections(monkeypatch: pytest.Monkey
             assert time.monotonic() < deadline_s, "the broker closed no connection"
             time.sleep(0.05)
         assert writer.commit([Append(Partition("orders"), [NewRecord(b"b")])]).number == 2
+        log.close()
+
+
+@pytest.mark.kafka
+def test_a_writer_that_the_cluster_has_forgotten_is_not_fenced() -> None:
+    """Clusters forget the ids of who has committed nothing for a week: a node that runs each month is to go on."""
+    expiry = {
+        "transactional.id.expiration.ms": "1000",
+        "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
+        "producer.id.expiration.ms": "1000",
+        "producer.id.expiration.check.interval.ms": "500",
+    }
+    with LocalKafka(settings=expiry) as broker:
+        log = open_log(broker.url)
+        log.create_topics([TopicSpec("orders")])
+        writer = log.open_writer("w")
+        writer.commit([Append(Partition("orders"), [NewRecord(b"a")])])
+        assert isinstance(log, KafkaLog)
+        deadline_s = time.monotonic() + 60
+        while transactional_id("w") in transactional_ids(log._clients, []).values():
+            assert time.monotonic() < deadline_s, "the cluster forgets nothing"
+            time.sleep(0.2)
+        again = [Append(Partition("orders"), [NewRecord(b"b")])]
+        with pytest.raises(RetriableError):
+            writer.commit(again)
+        assert writer.commit(again).number == 2
+        assert log.open_writer("w").commits == 2
         log.close()
 
 
