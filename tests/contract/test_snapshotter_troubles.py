@@ -16,9 +16,12 @@ from typing import Any
 import orjson
 import pyarrow as pa
 import pytest
+import typer
 from deltalake import DeltaTable
 from table_reading import fold_topic, reader_of
 
+from tailrace.cli.client import Client
+from tailrace.cli.lake import rebuild as rebuild_command
 from tailrace.lake import LakeLocation
 from tailrace.log import Log, NewRecord, Offset, Partition, TopicSpec, open_log
 from tailrace.runtime import Runtime
@@ -261,7 +264,11 @@ def lose_a_commit(log: Path) -> None:
 @pytest.mark.parametrize("damage", [cut_a_commit, lose_a_commit])
 @pytest.mark.parametrize("trimmed", [False, True])
 async def test_rebuild_tells_of_a_damaged_delta_table_and_goes_on(
-    house: House, damage: Callable[[Path], None], trimmed: bool
+    house: House,
+    damage: Callable[[Path], None],
+    trimmed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The newer of two versions of `changed` is damaged: its folder and the way out are told, its older version and the
     other Tables are made again, and nothing that the index still says of it is lost."""
@@ -293,6 +300,12 @@ async def test_rebuild_tells_of_a_damaged_delta_table_and_goes_on(
     assert (found["shop.changed"]["in_lake"], found["shop.changed"]["lost"]) == (1, None)
     assert {topic: (each["position"], each["versions"]) for topic, each in found.items()} == sizes
     assert house.index() == before
+    with monkeypatch.context() as patch, pytest.raises(typer.Exit) as ended:
+        patch.setattr(Client, "__init__", lambda *_: None)
+        patch.setattr(Client, "post", lambda *_, **__: list(found.values()))
+        rebuild_command()
+    assert ended.value.exit_code == 1
+    assert told.partition(";")[0] in " ".join(capsys.readouterr().err.split())
 
     for path, content in whole.items():
         path.write_bytes(content)
