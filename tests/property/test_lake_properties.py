@@ -31,9 +31,21 @@ from tailrace.lake import (
     snapshot_version,
     tidy,
 )
+from tailrace.lake.delta import id_column_of
 from tailrace.log import Log, NewRecord, Offset, Partition, Record, TopicSpec, open_log
 from tailrace.runtime import Crash, CrashAt, Probe, Runtime
-from tailrace.tables import IdMaker, Messages, StagedFiles, TableFold, VersionReader, message, rows_message
+from tailrace.tables import (
+    IdMaker,
+    Messages,
+    MessageSource,
+    Snapshot,
+    SnapshotReader,
+    StagedFiles,
+    TableFold,
+    VersionReader,
+    message,
+    rows_message,
+)
 from tailrace.tables.schema import from_stored
 
 ORDERS = Partition("shop.orders")
@@ -137,13 +149,26 @@ class House:
 
     def expected(self, name: str, position: int) -> pa.Table:
         """The rows of a version at a position, folded from the log, with ids."""
+        reader = self.reader(name, position, self)
+        return reader.table(id_column=id_column_of(reader.view))
+
+    def reader(self, name: str, position: int, source: MessageSource, **past: Any) -> VersionReader:
+        """Of a version as of a position."""
         view = self.fold(position).view_of(name)
         assert view is not None
-        id_column = view.settings.monotonic_id or "_patterns_id"
-        reader = VersionReader(
-            view, IdMaker(ORDERS.topic, self.born_ms, self.lane or 0), self, StagedFiles(Path("/nowhere"))
-        )
-        return reader.table(id_column=id_column)
+        ids = IdMaker(ORDERS.topic, self.born_ms, self.lane or 0)
+        return VersionReader(view, ids, source, StagedFiles(Path("/nowhere")), **past)
+
+    def check_reads(self, snapshot: Snapshot, cut: int) -> None:
+        """The Delta table and what the log still has after it are the log as of the cut, read and streamed."""
+        past = SnapshotReader(snapshot, self.lake.local_path(snapshot.folder))
+        start = self.log.starts([self.partition])[self.partition]
+        tail = LogSource(self.log, self.partition)
+        both = self.reader(snapshot.version, cut, tail, snapshot=past, log_start=start)
+        whole = self.reader(snapshot.version, cut, self)
+        for id_column in (None, id_column_of(whole.view)):
+            assert both.table(id_column=id_column).to_pylist() == whole.table(id_column=id_column).to_pylist()
+        assert _streamed(both) == _streamed(whole)
 
     def check(self) -> None:
         """Each Delta table that is there equals the fold at its position, file by file in the order of ids.
@@ -157,6 +182,9 @@ class House:
             if table is None or table.position == 0:
                 continue  # a death before the first rows
             newest = max(newest, table.position)
+            if end.active is not None and table.meta.view.name == end.active.name:
+                for cut in {table.position, (table.position + end.position) // 2, end.position}:
+                    self.check_reads(table.snapshot(), cut)
             if self.checked.get(folder) == table.delta_version:
                 continue
             snapshot = table.snapshot()
@@ -185,6 +213,10 @@ class House:
         assert len(snapshots) <= len(end.versions)
         if newest:
             assert fold_topic(self.log, self.partition, rebuilt).to_json() == end.to_json()
+
+
+def _streamed(reader: VersionReader) -> list[tuple[dict[str, Any], tuple[int, int]]]:
+    return [each for batch in reader.stream(0, 0) for each in zip(batch.rows, batch.places, strict=True)]
 
 
 # -- what may happen -------------------------------------------------------------------------------------------------
