@@ -83,12 +83,12 @@ class PromiseBrokenError(AssertionError):
 class Client(threading.Thread):
     """Posts numbers at a fixed rate to whatever port is current, each once."""
 
-    def __init__(self, port: Callable[[], int]) -> None:
+    def __init__(self, port: Callable[[], int], posts_per_s: int) -> None:
         super().__init__(daemon=True)
         self.sent: set[int] = set()
         self.accepted: set[int] = set()
         self.rate = 0.0
-        self._port = port
+        self._port, self._posts_per_s = port, posts_per_s
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -106,7 +106,7 @@ class Client(threading.Thread):
         tasks: set[asyncio.Task[None]] = set()
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=64)) as session:
             while not self._over.is_set():
-                due = int((time.monotonic() - began) * POSTS_PER_S)
+                due = int((time.monotonic() - began) * self._posts_per_s)
                 while len(self.sent) < due and len(tasks) < 500:
                     number = len(self.sent)
                     self.sent.add(number)
@@ -240,7 +240,9 @@ def once(what: str, numbers: list[int]) -> set[int]:
 class Siege:
     """A house under load and its killer."""
 
-    def __init__(self, folder: Path, log_url: str, *, seed: int, fault: str | None = None) -> None:
+    def __init__(
+        self, folder: Path, log_url: str, *, seed: int, fault: str | None = None, posts_per_s: int = POSTS_PER_S
+    ) -> None:
         self.folder, self.log_url, self.fault = folder, log_url, fault
         self.random = random.Random(seed)
         self.kills: Counter[str] = Counter()
@@ -252,7 +254,7 @@ class Siege:
             (app / name).write_text(text)
         self.house = self.build()
         self.house.wait_until_serving()
-        self.client = Client(lambda: self.house.port)
+        self.client = Client(lambda: self.house.port, posts_per_s)
         self.client.start()
 
     def __enter__(self) -> Siege:
