@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pyarrow as pa
@@ -22,12 +23,24 @@ from table_reading import fold_topic, reader_of
 
 from tailrace.cli.client import Client
 from tailrace.cli.lake import rebuild as rebuild_command
+from tailrace.errors import TailraceError
 from tailrace.lake import LakeLocation
-from tailrace.log import Log, NewRecord, Offset, Partition, TopicSpec, open_log
+from tailrace.log import (
+    FencedError,
+    Log,
+    LogUnavailableError,
+    NewRecord,
+    Offset,
+    OutcomeUnknownError,
+    Partition,
+    TopicSpec,
+    open_log,
+)
 from tailrace.runtime import Runtime
 from tailrace.snapshotter import GROUP, SnapshotterSettings, TableWish, read_index, table_lanes
 from tailrace.snapshotter.index import IndexEntry
 from tailrace.snapshotter.service import Snapshotter
+from tailrace.snapshotter.sharing import SHARING_TOPIC
 from tailrace.snapshotter.tasks import rebuild
 from tailrace.tables import TableFold, index_topic, message, rows_message
 
@@ -52,6 +65,7 @@ class House:
             pause_max=timedelta(milliseconds=100),
             idle_exit=None,
         )
+        self.task: asyncio.Task[None] | None = None
         self.troubles: dict[str, str] = {}
         self.lost: dict[str, str] = {}
         log.create_topics([TopicSpec(f"shop.{name}") for name in TABLES])
@@ -101,7 +115,7 @@ class House:
     async def snapshotter(self) -> AsyncIterator[None]:
         """One at work, until the end of the block."""
         one = Snapshotter(self.log, self.location, self.settings, Runtime(), self.tell)
-        task = asyncio.create_task(one.run())
+        task = self.task = asyncio.create_task(one.run())
         try:
             yield
         finally:
@@ -318,3 +332,46 @@ def _size(entry: IndexEntry) -> tuple[int, int]:
     fold = entry.table_fold()
     assert fold is not None
     return fold.position, len(fold.versions)
+
+
+class NoAnswer:
+    """A log whose first heartbeats of snapshotters are answered with an error."""
+
+    def __init__(self, log: Log, error: TailraceError) -> None:
+        self._log, self._error = log, error
+        self.left = 2
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    def append(self, partition: Partition, records: Sequence[NewRecord]) -> Any:
+        if partition.topic == SHARING_TOPIC and self.left:
+            self.left -= 1
+            raise self._error
+        return self._log.append(partition, records)
+
+
+@pytest.mark.parametrize(
+    "error", [OutcomeUnknownError("an append", "it went away"), LogUnavailableError("log", "away")]
+)
+async def test_a_heartbeat_that_nobody_answers_stops_nothing(house: House, error: TailraceError) -> None:
+    """A Table that is made after that is found, and told of by more heartbeats."""
+    often = timedelta(milliseconds=30)
+    house.settings = replace(house.settings, shared=True, share_timeout=often, discover_interval=often)
+    log = house.log = cast(Any, NoAnswer(house.log, error))
+    async with house.snapshotter():
+        await house.until(lambda: not log.left)
+        house.log.create_topics([TopicSpec("shop.later")])
+        head = {"kind": "rows", "n": 1, "fields": {"k": "Integer"}}
+        house.log.append(Partition("shop.later"), [NewRecord(rows_message(head, orjson.dumps([{"k": 1}])))])
+        await house.until(lambda: house.caught_up("later"))
+
+
+async def test_one_that_cannot_look_for_tables_any_more_ends(house: House) -> None:
+    """Whoever looks after it starts it again; one that lived on would hold its Tables and do nothing."""
+    house.settings = replace(house.settings, shared=True, share_timeout=timedelta(milliseconds=30))
+    house.log = cast(Any, NoAnswer(house.log, FencedError("it")))
+    with pytest.raises(FencedError):
+        async with house.snapshotter(), asyncio.timeout(PATIENCE_S):
+            assert house.task is not None
+            await asyncio.wait([house.task])

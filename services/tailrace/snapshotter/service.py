@@ -129,6 +129,8 @@ class Snapshotter:
         self._writer = await self._call(self._open_writer)
         await self._discover_first()
         helpers = [loop.create_task(work) for work in (self._listen(), self._look_around(), self._collect())]
+        for helper in helpers:  # without one of them Tables would rest for ever, and nobody be told
+            helper.add_done_callback(self._done)
         try:
             await self._work()
         finally:
@@ -250,9 +252,11 @@ class Snapshotter:
             rung = await self._watch.wait()
             try:
                 ends = await asyncio.to_thread(lambda news=list(rung): self._log.ends(news))  # type: ignore[misc]
-            except RetriableError:
+            except FatalError:
+                raise
+            except TailraceError:
                 await asyncio.sleep(1)
-                self._watch.add(list(rung))
+                self._watch.add([each for each in rung if lane_of(*each) in self._tables])  # one may be gone meanwhile
                 continue
             now_ms = self._runtime.clock.now_ms()
             for partition, end in ends.items():
@@ -267,12 +271,16 @@ class Snapshotter:
     async def _look_around(self) -> None:
         """Find topics that are new, and instances that came or went, now and then."""
         while True:
-            with contextlib.suppress(RetriableError):
+            try:
                 await self._discover()
                 if self._sharing is not None:
                     now_ms = self._runtime.clock.now_ms()
                     self._instances = await asyncio.to_thread(self._sharing.beat, now_ms)
                 self._wake.set()
+            except FatalError:
+                raise
+            except TailraceError as error:  # a broker that goes away during a heartbeat leaves its outcome unknown
+                _log.warning("%s; trying again", error)
             pause = self._settings.discover_interval
             if self._sharing is not None:
                 pause = min(pause, self._settings.share_timeout / 3)
