@@ -15,9 +15,10 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import deltalake
 import orjson
@@ -37,7 +38,9 @@ from tailrace.testing.kafka import LocalKafka
 from up_process import environment, write_app
 
 SLUG, PARTITIONS, SLOTS, KEYS = "fleet", 4, 2, 24
-RUNNERS, GATEWAYS, SNAPSHOTTERS = 3, 2, 2
+SHARDS = 32
+MOMENT = "moment"
+"""Name of the file by which a runner with a fault is told to do its harm."""
 PAUSE_S = SESSION_S + 1.5
 PATIENCE_S = 240.0
 PATIENCE_FAULT_S = 60.0
@@ -113,6 +116,22 @@ OUTPUTS: Mapping[str, tuple[Partition, ...]] = {
 """Where each slot writes."""
 
 
+Condition: TypeAlias = Callable[[], bool]
+Conditions: TypeAlias = tuple[Callable[[], Condition], ...]
+"""What must come true after a deed; each is asked for a condition that counts from then on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How many there are of each, and how much they have to do."""
+
+    runners: int = 3
+    gateways: int = 2
+    snapshotters: int = 2
+    pause_s: float = 0.08
+    """Between two posts of one client; there are two clients a gateway."""
+
+
 def broker_for(folder: Path) -> LocalKafka:
     """A broker of its own, because it is killed too."""
     return LocalKafka(folder=folder / "kafka", startup_timeout=timedelta(seconds=PATIENCE_S))
@@ -138,11 +157,14 @@ class Snapshotter:
 
 
 class Fleet:
-    """Three runners, two gateways and two snapshotters under load; what is done to them comes from a seed. With `fault`, the
-    runners break that promise."""
+    """Runners, gateways and snapshotters under load; what is done to them comes from a seed. With `fault`, the runners
+    break that promise."""
 
-    def __init__(self, folder: Path, kafka: LocalKafka, *, seed: int, fault: str = "") -> None:
+    def __init__(
+        self, folder: Path, kafka: LocalKafka, *, seed: int, size: Size | None = None, fault: str = ""
+    ) -> None:
         self.folder, self.kafka, self._fault = folder, kafka, fault
+        size = size or Size()
         self._patience_s = PATIENCE_S
         self.random = random.Random(seed)
         self.deeds: Counter[str] = Counter()
@@ -160,26 +182,25 @@ class Fleet:
         )
         self.log: Log = open_log(kafka.url)
         ControlLog(self.log).deploy(load_app(app), "a test")
-        self._ports = [free_port() for _ in range(GATEWAYS)]
-        self._names = [f"runner{number}" for number in range(RUNNERS)]
-        self._next = RUNNERS
-        self.runners = {name: self._runner(name) for name in self._names}
-        self.gateways = [self._gateway(number) for number in range(GATEWAYS)]
-        self.snapshotters = [self._snapshotter(number) for number in range(SNAPSHOTTERS)]
+        self._ports = [free_port() for _ in range(size.gateways)]
+        self._next = size.runners
+        self.runners = {name: self._runner(name) for name in (f"runner{number}" for number in range(size.runners))}
+        self.gateways = [self._gateway(number) for number in range(size.gateways)]
+        self.snapshotters = [self._snapshotter(number) for number in range(size.snapshotters)]
         urls = [f"http://127.0.0.1:{port}/webhooks/posts" for port in self._ports]
-        self.clients = KeyedClients(urls, keys=KEYS, clients=2 * GATEWAYS, pause_s=0.08)
+        self.clients = KeyedClients(urls, keys=KEYS, clients=2 * size.gateways, pause_s=size.pause_s)
 
     def __enter__(self) -> Fleet:
         try:
             topics = {partition.topic for partitions in OUTPUTS.values() for partition in partitions}
             self._wait(lambda: topics <= set(self.log.topics(SLUG)), "the topics are there")
             self._until_it_works()
+            if self._fault:  # it was slow or not; what comes does harm or not
+                self._patience_s = PATIENCE_FAULT_S
             self._until_shared()
         except BaseException:
             self.stop()
             raise
-        if self._fault:  # it was slow or not; what comes does harm or not
-            self._patience_s = PATIENCE_FAULT_S
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -188,7 +209,7 @@ class Fleet:
     # -- its processes --------------------------------------------------------------------------------------------
 
     def _runner(self, name: str) -> Runner:
-        return Runner(self.folder, self.kafka.url, name, fault=self._fault)
+        return Runner(self.folder, self.kafka.url, name, fault=self._fault, moment=self.folder / MOMENT)
 
     def _gateway(self, number: int) -> GatewayProcess:
         folder, port = self.folder / f"gateway{number}", self._ports[number]
@@ -217,71 +238,82 @@ class Fleet:
 
     # -- what befalls it ------------------------------------------------------------------------------------------
 
-    def kill_runner(self) -> None:
+    def do(self, *deeds: str) -> None:
+        """Do these, named as the methods below, one right after the other; then wait until everything works again, and tell
+        how long that took."""
+        more = [condition for deed in deeds for condition in getattr(self, deed)()]
+        name = ", ".join(deeds)
+        began_s = time.monotonic()
+        self._until_it_works(*more)
+        self.deeds[name] += 1
+        self.recovered_s[name].append(time.monotonic() - began_s)
+        print(f"{name}: {self.recovered_s[name][-1]:.1f} s, {sum(self.clients.accepted.values())} posts", flush=True)
+
+    def kill_runner(self) -> Conditions:
         """`kill -9` of a runner; another process takes its name and folder."""
         name = self.random.choice(sorted(self.runners))
         self.runners[name].end()
         self.runners[name] = self._runner(name)
-        self._over("kill runner")
+        return ()
 
-    def kill_worker(self) -> None:
+    def kill_worker(self) -> Conditions:
         """`kill -9` of a worker: a child of the zygote, which is the runner's child."""
 
         def workers() -> list[int]:
             processes = [runner.process.pid for runner in self.runners.values()]
             return [worker for runner in processes for zygote in children(runner) for worker in children(zygote)]
 
-        wait_for(lambda: bool(workers()), "there is a worker")
+        self._wait(lambda: bool(workers()), "there is a worker")
         with contextlib.suppress(ProcessLookupError, IndexError):
             os.kill(self.random.choice(workers()), signal.SIGKILL)
-        self._over("kill worker")
+        return ()
 
-    def kill_gateway(self) -> None:
+    def kill_gateway(self) -> Conditions:
         """`kill -9` of a gateway; another one listens on its port."""
-        number = self.random.randrange(GATEWAYS)
+        number = self.random.randrange(len(self.gateways))
         self.gateways[number].kill()
         self.gateways[number] = self._gateway(number)
-        self._over("kill gateway")
+        return ()
 
-    def kill_snapshotter(self) -> None:
+    def kill_snapshotter(self) -> Conditions:
         """`kill -9` of a snapshotter: it is over when what the log had then is in the lake."""
-        number = self.random.randrange(SNAPSHOTTERS)
+        number = self.random.randrange(len(self.snapshotters))
         self.snapshotters[number].end()
         self.snapshotters[number] = self._snapshotter(number)
-        self._over("kill snapshotter", self._lake_follows)
+        return (self._lake_follows,)
 
-    def kill_broker(self) -> None:
+    def kill_broker(self) -> Conditions:
         """`kill -9` of the broker, amid whatever it writes; it starts again on its data."""
         self.kafka.kill()
         self.kafka.restart()
-        self._over("kill broker")
+        return ()
 
-    def restart_broker(self) -> None:
+    def restart_broker(self) -> Conditions:
         """The broker is told to stop, and starts again."""
         self.kafka.stop()
         self.kafka.start()
-        self._over("restart broker")
+        return ()
 
-    def pause_runner(self) -> None:
-        """A runner stands still until others have its nodes, and finds itself fenced."""
+    def pause_runner(self) -> Conditions:
+        """A runner stands still until others have its nodes, and finds itself fenced; then it gets its share again."""
         self._until_shared()  # so that it has something that may be taken from it
         runner = self.runners[self.random.choice(sorted(self.runners))]
         self._pause(runner.process.pid, self._nodes_work)
-        self._over("pause runner")
-        self._until_shared()
+        return (lambda: self._is_shared,)
 
-    def pause_gateway(self) -> None:
+    def pause_gateway(self) -> Conditions:
         """A gateway stands still; its senders give up and try again."""
-        self._pause(self.gateways[self.random.randrange(GATEWAYS)].process.pid, lambda: lambda: True)
-        self._over("pause gateway")
+        self._pause(self.gateways[self.random.randrange(len(self.gateways))].process.pid, lambda: lambda: True)
+        return ()
 
-    def pause_snapshotter(self) -> None:
+    def pause_snapshotter(self) -> Conditions:
         """A snapshotter stands still, perhaps within a Delta commit."""
-        self._pause(self.snapshotters[self.random.randrange(SNAPSHOTTERS)].process.pid, self._nodes_work)
-        self._over("pause snapshotter", self._lake_follows)
+        snapshotter = self.snapshotters[self.random.randrange(len(self.snapshotters))]
+        self._pause(snapshotter.process.pid, self._nodes_work)
+        return (self._lake_follows,)
 
-    def scale(self) -> None:
-        """A fourth runner comes and gets its share; then one of the four is stopped in order."""
+    def scale(self) -> Conditions:
+        """Another runner comes and gets its share; then one of all is stopped in order."""
         name, self._next = f"runner{self._next}", self._next + 1
         self.runners[name] = self._runner(name)
         self._until_shared()
@@ -292,9 +324,34 @@ class Fleet:
         said = runner.stderr()[-2000:]
         runner.end()
         assert status == 0, said
-        self._over("scale")
+        return ()
 
-    def _pause(self, process: int, holds: Callable[[], Callable[[], bool]]) -> None:
+    def pause_a_commit(self) -> Conditions:
+        """As `pause_runner`, of a runner with a fault: it stands still where it is about to commit rows."""
+        runner = self._steered(lambda process: _state_of(process) == "T")
+        self._pause(runner.process.pid, self._nodes_work)
+        return ()
+
+    def kill_in_a_commit(self) -> Conditions:
+        """As `kill_runner`, of a runner with a fault: where it has written rows and not their places."""
+        runner = self._steered(lambda process: _state_of(process) == "Z")
+        runner.end()
+        self.runners[runner.name] = self._runner(runner.name)
+        return ()
+
+    def _steered(self, there: Callable[[int], bool]) -> Runner:
+        """The runner that did what its fault does at the next commit of rows of `line`, once it has."""
+        (self.folder / MOMENT).write_text(f"{SLUG}.line")
+        found: list[Runner] = []
+
+        def reached() -> bool:
+            found[:] = [runner for runner in self.runners.values() if there(runner.process.pid)]
+            return bool(found)
+
+        wait_for(reached, "a runner commits rows", self._patience_s)
+        return found[0]
+
+    def _pause(self, process: int, holds: Callable[[], Condition]) -> None:
         """Stop a process for `PAUSE_S`, and until what is asked after that has come true, which others see to."""
         os.kill(process, signal.SIGSTOP)
         try:
@@ -306,20 +363,12 @@ class Fleet:
 
     # -- when it is over ------------------------------------------------------------------------------------------
 
-    def _over(self, deed: str, *more: Callable[[], Callable[[], bool]]) -> None:
-        """Wait until everything works again; tell how long that took."""
-        began_s = time.monotonic()
-        self._until_it_works(*more)
-        self.deeds[deed] += 1
-        self.recovered_s[deed].append(time.monotonic() - began_s)
-        print(f"{deed}: {self.recovered_s[deed][-1]:.1f} s, {sum(self.clients.accepted.values())} posts", flush=True)
-
-    def _until_it_works(self, *more: Callable[[], Callable[[], bool]]) -> None:
+    def _until_it_works(self, *more: Callable[[], Condition]) -> None:
         conditions = [each() for each in (self._gateways_accept, self._nodes_work, *more)]
         for condition in conditions:
             self._wait(condition, "the fleet works")
 
-    def _wait(self, condition: Callable[[], bool], what: str, *, without: int | None = None) -> None:
+    def _wait(self, condition: Condition, what: str, *, without: int | None = None) -> None:
         def holds() -> bool:
             time.sleep(0.1)  # each look asks the broker: leave the machine to the fleet
             if without is None:
@@ -331,11 +380,11 @@ class Fleet:
 
         wait_for(holds, f"{what} after {dict(self.deeds)}; ended: {self.ended}", self._patience_s)
 
-    def _gateways_accept(self) -> Callable[[], bool]:
+    def _gateways_accept(self) -> Condition:
         before = Counter(self.clients.accepted)
-        return lambda: all(self.clients.accepted[number] > before[number] for number in range(GATEWAYS))
+        return lambda: all(self.clients.accepted[number] > before[number] for number in range(len(self.gateways)))
 
-    def _nodes_work(self) -> Callable[[], bool]:
+    def _nodes_work(self) -> Condition:
         """Whether each slot has committed rows since now."""
         waiting = {slot: self._ends(partitions) for slot, partitions in OUTPUTS.items()}
 
@@ -351,7 +400,7 @@ class Fleet:
         end = self.log.ends([partition])[partition]
         return any(batch.records for batch in scan(self.log, partition, start, end))
 
-    def _lake_follows(self) -> Callable[[], bool]:
+    def _lake_follows(self) -> Condition:
         """Whether what the log has now is in the lake."""
         ends = self._ends([lane.partition for lane in table_lanes(self.log, [SLUG]).values()])
 
@@ -371,18 +420,23 @@ class Fleet:
                 time.sleep(0.1)
 
     def _until_shared(self) -> None:
-        """Until each runner has shards, and each shard one runner."""
+        """Until each runner has shards, and each shard one runner.
 
-        def shared() -> bool:
-            for runner in self.runners.values():
-                runner.wait_until_ready()
-            held = [runner.shards() for runner in self.runners.values()]
-            return all(held) and sum(map(len, held)) == len(set().union(*held)) == 32
-
+        Raises:
+            PromiseBrokenError: two runners go on with one shard.
+        """
         try:
-            self._wait(shared, "the shards are shared")
+            self._wait(self._is_shared, "the shards are shared")
         except AssertionError as error:
-            raise PromiseBrokenError(str(error)) from error
+            held = Counter(shard for runner in self.runners.values() for shard in runner.shards())
+            if twice := sorted(shard for shard, runners in held.items() if runners > 1):
+                raise PromiseBrokenError(f"the shards {twice} have two runners; {error}") from error
+            raise
+
+    def _is_shared(self) -> bool:
+        held = [runner.shards() for runner in self.runners.values() if runner.is_ready()]
+        held_once = sum(map(len, held)) == len(set().union(*held)) == SHARDS
+        return len(held) == len(self.runners) and all(held) and held_once
 
     # -- what must be true ----------------------------------------------------------------------------------------
 
@@ -480,6 +534,11 @@ class Fleet:
             columns = [column for column in self._rows(name)[0] if column not in ("patterns_id", "timestamp")]
             lake, log = (sorted([str(row[c]) for c in columns] for row in rows) for rows in (found, self._rows(name)))
             _demand(lake == log, f"{name}: the lake has {len(lake)} rows that are not the log's {len(log)}")
+
+
+def _state_of(process: int) -> str:
+    """`T` while it stands still, `Z` once it has ended, and so on; see proc(5)."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def _demand(promise: bool, what: str) -> None:

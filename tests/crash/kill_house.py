@@ -81,15 +81,23 @@ class FaultyWriter:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._writer, name)
 
+    def before(self, appends: Sequence[Append]) -> None:
+        """Called before each commit."""
+
+    def between(self, appends: Sequence[Append]) -> None:
+        """Called when the rows are written and their places are not."""
+        time.sleep(0.05)  # wide enough for a kill to fall into
+
     def commit(
         self, appends: Sequence[Append] = (), places: Mapping[str, Mapping[Partition, Place]] | None = None
     ) -> Any:
         self._commits += 1
+        self.before(appends)
         if self._fault == "place outside the transaction":
             rows = [append for append in appends if not append.partition.topic.endswith("._state")]
             state = [append for append in appends if append.partition.topic.endswith("._state")]
             first = self._writer.commit(rows)
-            time.sleep(0.05)  # wide enough for a kill to fall into
+            self.between(rows)
             second = self._writer.commit(state, places)
             return Commit(second.number, {**first.written, **second.written})
         if self._fault == "marker after rows":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import subprocess
 import sys
 import threading
@@ -49,11 +50,15 @@ def write_app(folder: Path, slug: str, nodes: int) -> Path:
 
 
 class Runner:
-    """One `python -m tailrace.runner`; with `fault`, one that breaks that promise (`runner_faulty.py`)."""
+    """One `python -m tailrace.runner`; with `fault`, one that breaks that promise when `moment` asks for it
+    (`runner_faulty.py`)."""
 
-    def __init__(self, folder: Path, log_url: str, name: str, *arguments: str, fault: str = "") -> None:
+    def __init__(
+        self, folder: Path, log_url: str, name: str, *arguments: str, fault: str = "", moment: Path | None = None
+    ) -> None:
         self.name = name
-        program = (str(Path(__file__).parent / "runner_faulty.py"), fault) if fault else ("-m", "tailrace.runner")
+        faulty = (str(Path(__file__).parent / "runner_faulty.py"), fault, str(moment))
+        program = faulty if fault else ("-m", "tailrace.runner")
         self._errors = (folder / f"{name}.stderr").open("ab")
         self.process = subprocess.Popen(
             [
@@ -76,6 +81,14 @@ class Runner:
         line = self.process.stdout.readline().decode()
         assert line.startswith("ready: "), self.stderr()
         self._url = line.removeprefix("ready: ").strip()
+
+    def is_ready(self) -> bool:
+        """Whether it has joined; does not wait."""
+        output = self.process.stdout
+        if not self._url and output is not None and select.select([output], [], [], 0)[0]:
+            line = output.readline().decode()  # empty once it has ended
+            self._url = line.removeprefix("ready: ").strip() if line.startswith("ready: ") else ""
+        return bool(self._url)
 
     def page(self, path: str) -> Any:
         """What it serves; None while it does not answer."""
