@@ -141,7 +141,8 @@ async def test_any_sequence_of_deploys_loses_and_repeats_nothing(place: Place, s
 async def test_code_that_fails_in_a_newer_version_stops_nothing_else(place: Place) -> None:
     """What did not change goes on; after rolling back, the node goes on where it was before."""
     good = flow({"first": 0, "second": 0})
-    files = {**good.files, "second.py": b"raise ValueError('of the newer version')\n"}
+    fails = 'from patterns import Table\nsource = Table("source")\nraise ValueError("of the newer version")\n'
+    files = {**good.files, "second.py": f"{fails}for row in source.as_stream():\n    pass\n".encode()}
     await place.deploy(good)
     place.put(2)
     await place.until(lambda: len(place.rows()) == 4)
