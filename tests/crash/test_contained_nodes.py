@@ -72,7 +72,7 @@ def others():
     return found
 
 def of_another_worker(read):
-    refused = LookupError("there is no other worker")
+    refused = ProcessLookupError("there is no other worker")
     for pid in others():
         try:
             return read(pid)
