@@ -46,7 +46,14 @@ def tailrace(*arguments: str | Path, cwd: Path, stdin: str = "", **more: str) ->
 class UpProcess:
     """`tailrace up APPS --json --port 0`, from ready to stopped."""
 
-    def __init__(self, data_dir: Path, *apps: Path, log: str | None = None, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *apps: Path,
+        log: str | None = None,
+        arguments: Sequence[str] = (),
+        command: Sequence[str] = COMMAND,
+    ) -> None:
         self.data_dir = data_dir
         self.entries: list[Mapping[str, Any]] = []
         """What it printed, line by line."""
@@ -56,7 +63,7 @@ class UpProcess:
         self._errors = data_dir.with_name(f"{data_dir.name}.stderr")
         with self._errors.open("ab") as errors:
             self.process = subprocess.Popen(
-                [*COMMAND, "up", *map(str, apps), "--data", str(data_dir), "--port", "0", "--json", *more],
+                [*command, "up", *map(str, apps), "--data", str(data_dir), "--port", "0", "--json", *more],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import requests
 from up_process import UpProcess
 
 APPS = Path(__file__).parent / "apps"
+PATIENT = [sys.executable, str(Path(__file__).with_name("patient_tailrace.py"))]
 REQUEST_TIMEOUT_S = 60.0
 
 
@@ -98,5 +100,5 @@ class Golden:
 @contextmanager
 def golden_up(data_dir: Path, *apps: str, log: str | None = None) -> Iterator[Golden]:
     """`up` with apps of the folder beside this file."""
-    with UpProcess(data_dir, *(APPS / app for app in apps), log=log) as process:
+    with UpProcess(data_dir, *(APPS / app for app in apps), log=log, command=PATIENT) as process:
         yield Golden(process)
