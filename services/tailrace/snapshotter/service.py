@@ -126,7 +126,7 @@ class Snapshotter:
             FencedError: fatal; another instance of this name has begun.
         """
         loop = asyncio.get_running_loop()
-        self._writer = await self._call(self._open_writer)
+        await self._call(self._open_writer)
         await self._discover_first()
         helpers = [loop.create_task(work) for work in (self._listen(), self._look_around(), self._collect())]
         for helper in helpers:  # without one of them Tables would rest for ever, and nobody be told
@@ -237,7 +237,7 @@ class Snapshotter:
             self._say(table, text)
         with contextlib.suppress(TailraceError):
             if isinstance(error, OutcomeUnknownError):
-                await asyncio.to_thread(self._open_anew)
+                await asyncio.to_thread(self._open_writer)
             (table.work,) = (await self._works([table.lane])).values()
 
     def _say(self, table: _Table, trouble: str | None) -> None:
@@ -364,7 +364,7 @@ class Snapshotter:
     def _save(self, lane: TableLane, place: int, records: Sequence[NewRecord]) -> None:
         """Commit a lane's place and index records in one transaction; called by the tables' threads."""
         with self._writing:
-            writer = self._writer = self._writer or self._open_writer()
+            writer = self._open()
             try:
                 writer.commit(
                     [Append(index_partition(lane.topic), records)] if records else [],
@@ -375,12 +375,14 @@ class Snapshotter:
                 writer.close()
                 raise
 
-    def _open_anew(self) -> None:
+    def _open_writer(self) -> None:
         with self._writing:
-            self._writer = self._writer or self._open_writer()
+            self._open()
 
-    def _open_writer(self) -> Writer:
-        return self._log.open_writer(f"snapshotter-{self._settings.instance}")
+    def _open(self) -> Writer:
+        """The writer, opened where there is none; `_writing` is the caller's."""
+        self._writer = self._writer or self._log.open_writer(f"snapshotter-{self._settings.instance}")
+        return self._writer
 
     async def _call(self, function: Callable[[], T]) -> T:
         """A call of the log; tried again for as long as it is away."""

@@ -220,7 +220,7 @@ class TableWork:
                 bury=lambda rows: bury(self._log, self.lane, rows, self._runtime.clock.now_ms()),
                 runtime=self._runtime,
             )
-            self._check_not_beyond(done.table)
+            self._check_not_beyond(done.table, fold.position)
             if fold.active is not None and name == fold.active.name:
                 open_tables[name] = done.table
             if done.lost is not None:
@@ -234,10 +234,10 @@ class TableWork:
         self._open = open_tables
         return records
 
-    def _check_not_beyond(self, table: VersionTable) -> None:
+    def _check_not_beyond(self, table: VersionTable, position: int) -> None:
         """A log that was put back to an earlier day gives offsets anew that the lake has rows of: the new rows would never
         get there, and be trimmed away in the end."""
-        if self._fold is None or table.position <= self._fold.position:
+        if table.position <= position:
             return
         end = self._log.ends([self._partition])[self._partition]
         if table.position > end:

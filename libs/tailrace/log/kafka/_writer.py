@@ -255,9 +255,8 @@ class KafkaWriter:
         limit_s = self._clients.limits.transaction_timeout.total_seconds()
         if time.time() - self._began_s < limit_s:
             return FencedError(self._name)
-        what = f"commit {number} of writer {self._name!r}"
         reason = f"it took over {limit_s:g} s, after which the broker ends it; did this machine stand still?"
-        return OutcomeUnknownError(what, f"{reason} ({reason_of(error)})")
+        return self._unknown(number, TimeoutError(f"{reason} ({reason_of(error)})"))
 
     def _unknown(self, number: int, error: Exception) -> OutcomeUnknownError:
         what = f"commit {number} of writer {self._name!r}"
