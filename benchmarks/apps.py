@@ -8,7 +8,7 @@ from pathlib import Path
 from tailrace.graph import load_app
 from tailrace.runner import RunnerSettings, deploy
 
-__all__ = ["BULK", "FIRE", "MEMORY", "OPEN", "READ", "STREAM", "parallel_app", "topics", "write_app"]
+__all__ = ["FIRE", "MEMORY", "OPEN", "READ", "STREAM", "bulk_app", "parallel_app", "topics", "write_app"]
 
 STREAM = {
     "graph.yml": """\
@@ -53,31 +53,34 @@ print(len(measures.read_dataframe()))
 }
 """A trivial node that reads a whole table when it changes."""
 
-BULK = {
-    "graph.yml": """\
+_BULK_GRAPH = """\
 title: Bulk
 slug: bulk
 functions:
-  - {node_file: load.py, id: py000001, trigger: manual}
+  - {{node_file: load.py, id: py000001, trigger: manual, parameter_values: {{rows: {rows}}}}}
 stores:
-  - {table: measures, id: st000001}
-""",
-    "load.py": """\
+  - {{table: measures, id: st000001}}
+"""
+_BULK_CODE = """\
 import time
-from pathlib import Path
 
-import pandas as pd
+from frame import frame_of
 from patterns import Parameter, Table
 
-frame = pd.read_parquet(Parameter("source"))
+frame = frame_of(Parameter("rows", type=int))
 measures = Table("measures", "w")
 measures.reset()
 print("append", time.monotonic_ns())
 measures.append(frame)
 print("appended", time.monotonic_ns())
-""",
-}
-"""A node that writes a frame of a million rows at once."""
+"""
+
+
+def bulk_app(rows: int) -> dict[str, str]:
+    """A node that writes a frame of so many rows at once."""
+    frame = Path(__file__).with_name("frame.py").read_text()
+    return {"graph.yml": _BULK_GRAPH.format(rows=rows), "load.py": _BULK_CODE, "frame.py": frame}
+
 
 MEMORY = {
     "graph.yml": """\

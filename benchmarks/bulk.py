@@ -7,14 +7,14 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
 
-from benchmarks.apps import BULK, topics, write_app
+from benchmarks.apps import bulk_app, topics, write_app
+from benchmarks.frame import frame_of
 from benchmarks.houses import RunningHouse, running_house
 from benchmarks.readers import TopicReader
 from benchmarks.result import Result
@@ -23,35 +23,11 @@ from tailrace.log import open_log
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["bulk", "frame_of", "trigger"]
+__all__ = ["bulk", "trigger"]
 
 ROWS = 1_000_000
 ROWS_QUICK = 100_000
 ROUNDS = 5
-
-
-def frame_of(rows: int) -> pd.DataFrame:
-    """Ten columns: integers, floats, texts, times, booleans."""
-    import numpy as np
-    import pandas as pd
-
-    random = np.random.default_rng(1)
-    numbers = np.arange(rows, dtype="int64")
-    names = np.array([f"name-{at:04}" for at in range(5_000)], dtype=object)
-    return pd.DataFrame(
-        {
-            "number": numbers,
-            "group": random.integers(0, 1_000, rows),
-            "amount": random.integers(0, 10_000_000, rows),
-            "value": random.random(rows),
-            "price": random.integers(1, 100_000, rows) / 100,
-            "share": random.random(rows),
-            "name": names[random.integers(0, 5_000, rows)],
-            "city": names[random.integers(0, 200, rows)],
-            "at": pd.Timestamp("2024-01-01") + pd.to_timedelta(numbers, unit="s"),
-            "good": random.random(rows) < 0.5,
-        }
-    )
 
 
 async def trigger(house: RunningHouse, node: str) -> None:
@@ -76,14 +52,7 @@ def bulk(*, quick: bool) -> Result:
     convert_ms: list[float] = []
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
-        frame.to_parquet(folder / "frame.parquet")
-        files: Mapping[str, str] = {
-            **BULK,
-            "graph.yml": BULK["graph.yml"].replace(
-                "trigger: manual}", f"trigger: manual, parameter_values: {{source: {folder / 'frame.parquet'}}}}}"
-            ),
-        }
-        app = write_app(folder, files)
+        app = write_app(folder, bulk_app(rows))
         topic = topics(app)["measures"]
         with running_house([app], folder / "data", folder / "entries.jsonl") as house:
             log = open_log(f"sqlite:///{folder / 'data' / 'tailrace.db'}")
@@ -132,7 +101,13 @@ def bulk(*, quick: bool) -> Result:
 
 async def _one(house: RunningHouse, reader: TopicReader, rows: int) -> None:
     await trigger(house, "load.py")
-    await reader.until(rows)
+    reading = asyncio.ensure_future(reader.until(rows))
+    while not (await asyncio.wait({reading}, timeout=1))[0]:
+        failed = next((run for run in house.entries("run") if run["kind"] != "ok"), None)
+        if failed is not None:
+            reading.cancel()
+            raise RuntimeError(f"the node failed: {failed['error']}")
+    reading.result()
 
 
 def _stamps(house: RunningHouse, number: int) -> tuple[int, int]:

@@ -7,7 +7,6 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from typing import Any
 import deltalake
 import pyarrow as pa
 
-from benchmarks.apps import BULK, write_app
-from benchmarks.bulk import frame_of
+from benchmarks.apps import bulk_app, write_app
+from benchmarks.frame import frame_of
 from benchmarks.read import one_run
 from benchmarks.result import Result
 from benchmarks.snapshot import settings_of, way
@@ -58,11 +57,7 @@ def bulk_lake(*, quick: bool) -> Result:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         (folder / "data").mkdir()
-        frame.to_parquet(folder / "frame.parquet")
-        parameters = f"trigger: manual, parameter_values: {{source: {folder / 'frame.parquet'}}}}}"
-        graph = BULK["graph.yml"].replace("trigger: manual}", parameters)
-        files: Mapping[str, str] = {**BULK, "graph.yml": graph}
-        app = write_app(folder, files)
+        app = write_app(folder, bulk_app(rows))
         deployment = deploy(load_app(app), app, RunnerSettings())
         (topic,) = deployment.tables
         url = f"sqlite:///{folder / 'data' / 'tailrace.db'}"

@@ -13,7 +13,8 @@ from pathlib import Path
 import orjson
 
 from benchmarks.apps import MEMORY, topics, write_app
-from benchmarks.bulk import frame_of, trigger
+from benchmarks.bulk import trigger
+from benchmarks.frame import frame_of
 from benchmarks.houses import RunningHouse, process_tree, rss_peak_bytes, running_house
 from benchmarks.orders import changed, messages, rows_of
 from benchmarks.readers import TopicReader, fill
