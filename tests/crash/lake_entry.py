@@ -1,10 +1,8 @@
 """The snapshotter's process as the crash tests start it: with small bounds, so that all its steps come soon, and with a
-planted fault where one is asked for. `python lake_entry.py [FAULT]`."""
+planted fault where one is asked for."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +12,7 @@ import deltalake
 
 from tailrace.lake import LakeLimits, VersionTable, snapshot
 from tailrace.snapshotter import service, work
-from tailrace.snapshotter.__main__ import main
+from tailrace.snapshotter.__main__ import main as serve
 from tailrace.tables import lane_of
 
 LIMITS = LakeLimits(files_joined_min=3, checkpoint_every=3, commits_kept=20, removed_kept=timedelta(minutes=5))
@@ -78,13 +76,10 @@ FAULTS = {
 }
 
 
-def small(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
+    """A snapshotter with small bounds and the faults that `arguments` name."""
     work.LakeLimits = lambda: LIMITS  # type: ignore[assignment, misc]
     service._LISTEN_PAUSE_S = 0.01
     for fault in arguments:
         FAULTS[fault]()
-    return main(["--stdin"])
-
-
-if __name__ == "__main__":
-    os._exit(small(sys.argv[1:]))
+    return serve(["--stdin"])

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 import deltalake
 import orjson
 import pyarrow as pa
+from forked import Forked, ForkServer
 from table_reading import LogSource, fold_topic
 
 from tailrace.lake import LakeLocation
@@ -46,10 +46,11 @@ class PromiseBrokenError(AssertionError):
 
 class LakeSiege:
     """A log with four Tables (one that grows, one with a key, one that is replaced, and one of several partitions that is
-    replaced, too), and snapshotters over it."""
+    replaced, too), and snapshotters over it, which `server` forks."""
 
-    def __init__(self, folder: Path, url: str, seed: int = 1) -> None:
+    def __init__(self, folder: Path, url: str, server: ForkServer, seed: int = 1) -> None:
         self.folder = folder
+        self._server = server
         self.random = random.Random(seed)
         self.settings = SnapshotterSettings(
             log_url=url,
@@ -71,7 +72,7 @@ class LakeSiege:
         self._begun_ms = infos[PARTED].born_ms
         self._writer = self.log.open_writer("siege")
         self.number = 0
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[Forked] = []
         self._over = threading.Event()
         self._load: threading.Thread | None = None
 
@@ -133,20 +134,14 @@ class LakeSiege:
 
     def start(
         self, *faults: str, kill_at: str | None = None, order: Mapping[str, Any] | None = None, **more: Any
-    ) -> Any:
+    ) -> Forked:
         """A snapshotter's process."""
         settings = {**self.settings.to_json(), **more}
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TAILRACE_")}
         if kill_at is not None:
             environment["TAILRACE_KILL_AT"] = kill_at
         with (self.folder / "stderr").open("ab") as errors:
-            process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("lake_entry.py")), *faults],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment,
-            )
+            process = self._server.start(*faults, env=environment, stderr=errors)
         assert process.stdin is not None
         process.stdin.write(json.dumps({"settings": settings, "supervised": True, **(order or {})}).encode() + b"\n")
         process.stdin.flush()
@@ -166,7 +161,7 @@ class LakeSiege:
     def task(self, name: str, *, kill_at: str | None = None, **more: Any) -> Any:
         """Have a process do one thing; what it answers, None where it was killed."""
         process = self.start(kill_at=kill_at, order={"task": name, "arguments": {"graphs": ["siege"]}}, **more)
-        answer, _ = process.communicate(timeout=PATIENCE_S)
+        answer = process.communicate(timeout=PATIENCE_S)
         if kill_at is not None:
             assert process.returncode == -9, (process.returncode, answer, self.errors)
             return None

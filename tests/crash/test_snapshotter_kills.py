@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import ForkServer
 from lake_siege import TOPICS, LakeSiege, PromiseBrokenError
 
 from tailrace.testing.kafka import LocalKafka
@@ -28,18 +29,24 @@ SEED = int(os.environ.get("TAILRACE_SEED", "1"))
 pytestmark = pytest.mark.timeout(600)
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    with ForkServer(Path(__file__).with_name("lake_entry.py")) as server:
+        yield server
+
+
 @pytest.fixture
-def siege(tmp_path: Path) -> Iterator[LakeSiege]:
-    siege = LakeSiege(tmp_path, f"sqlite:///{tmp_path / 'siege.db'}", SEED)
+def siege(tmp_path: Path, server: ForkServer) -> Iterator[LakeSiege]:
+    siege = LakeSiege(tmp_path, f"sqlite:///{tmp_path / 'siege.db'}", server, SEED)
     yield siege
     siege.close()
 
 
 @pytest.fixture
-def kafka_siege(tmp_path: Path) -> Iterator[LakeSiege]:
+def kafka_siege(tmp_path: Path, server: ForkServer) -> Iterator[LakeSiege]:
     """On a broker of its own, because topics and groups have fixed names."""
     with LocalKafka(folder=tmp_path / "kafka") as kafka:
-        siege = LakeSiege(tmp_path, kafka.url, SEED)
+        siege = LakeSiege(tmp_path, kafka.url, server, SEED)
         yield siege
         siege.close()
 
@@ -75,7 +82,7 @@ def test_kills_at_random(siege: LakeSiege, kills: int) -> None:
 
 
 @pytest.mark.kafka
-@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.chaos)])
 def test_kills_at_random_on_kafka(kafka_siege: LakeSiege, kills: int) -> None:
     kill_under_load(kafka_siege, kills)
 
