@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-
-from pydantic import TypeAdapter, ValidationError
+from typing import TYPE_CHECKING
 
 from tailrace.errors import RejectedError
 from tailrace.gateway.route import WebhookRoute
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 __all__ = ["RoutesFile", "RoutesFileError", "write_routes"]
 
-_ROUTES = TypeAdapter(dict[str, WebhookRoute])
+
+@cache
+def _routes() -> TypeAdapter[dict[str, WebhookRoute]]:
+    from pydantic import TypeAdapter  # 0.2 s of CPU time, which most gateways do without
+
+    return TypeAdapter(dict[str, WebhookRoute])
 
 
 class RoutesFileError(RejectedError):
@@ -28,7 +36,7 @@ def write_routes(path: Path, routes: Mapping[str, WebhookRoute]) -> None:
     waiting = path.with_name(f"{path.name}.new")
     waiting.unlink(missing_ok=True)
     waiting.touch(mode=0o600)
-    waiting.write_bytes(_ROUTES.dump_json(dict(routes)))
+    waiting.write_bytes(_routes().dump_json(dict(routes)))
     waiting.replace(path)
 
 
@@ -44,12 +52,14 @@ class RoutesFile:
 
         Raises RoutesFileError.
         """
+        from pydantic import ValidationError
+
         try:
             stat = self._path.stat()
             seen = (stat.st_mtime_ns, stat.st_ino)
             if seen == self._seen:
                 return None
-            routes = _ROUTES.validate_json(self._path.read_bytes())
+            routes = _routes().validate_json(self._path.read_bytes())
         except OSError as error:
             raise RoutesFileError(self._path, error.strerror or str(error)) from error
         except ValidationError as error:
