@@ -64,7 +64,11 @@ def test_a_running_up_takes_over_what_is_deployed_and_rolled_back(tmp_path: Path
         newest = process.json("runs", "--node", "double")[-1]["run"]
         shown = process.cli("runs", "show", newest).stdout
         assert "read orders" in shown and "wrote out" in shown and "CPU time" in shown
-        assert process.json("runs", "show", newest)["down"] == {"shop.storeout": []}
+        shown_too = process.json("runs", "show", newest)
+        assert shown_too["down"] == {"shop.storeout": []} and shown_too["asked"] is shown_too["fire_ms"] is None
+        asked = process.json("trigger", "double", "--wait")["run"]
+        assert process.json("runs", "show", asked)["asked"]["type"] == "manual"
+        assert ", manual" in process.cli("runs", "show", asked).stdout
         assert tailrace("undeploy", "shop", "--data", data, cwd=tmp_path).returncode == 0
         process.until(lambda: process.json("status")["apps"], wanted=lambda apps: apps == [])
         assert requests.post(process.webhooks["orders"], json={"n": 4}, timeout=30).status_code == 404
@@ -147,6 +151,9 @@ def test_runs_and_output_are_told_from_a_log_as_by_whoever_runs_it(tmp_path: Pat
         ]
         assert told("runs", "--status", "failed") == told("runs", "--node", "other") == []
         assert told("runs", "show", runs[-1]["run"]) == process.json("runs", "show", runs[-1]["run"])
+        asked = process.json("trigger", "tell", "--wait")["run"]
+        process.until(lambda: told("runs")[-1]["run"], wanted=lambda run: run == asked)
+        assert told("runs", "show", asked)["asked"]["type"] == "manual"
     missing = tailrace("runs", "show", "shop/tell0001#999", "--log", log, cwd=tmp_path)
     assert (missing.returncode, "has no run" in missing.stderr) == (1, True)
 

@@ -165,6 +165,7 @@ def test_a_manual_node_waits_for_its_trigger_and_answers_it_once() -> None:
     assert bench.starts == bench.news("t", 0) == []
     bench.send(Triggered(now_ms=0, slot="n", offset=4))
     (start,) = bench.starts
+    assert start.trigger == 4
     bench.send(Triggered(now_ms=0, slot="n", offset=4))
     bench.end(start)
     assert bench.committed() == []

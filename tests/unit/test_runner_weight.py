@@ -24,7 +24,7 @@ from tailrace.runner.weight import wants_libraries
     ],
 )
 def test_plain_code_does_without(code: str) -> None:
-    assert not wants_libraries([code.encode()], {"helper"})
+    assert not wants_libraries("node.py", {"node.py": code.encode(), "helper.py": b""})
 
 
 @pytest.mark.parametrize(
@@ -40,11 +40,12 @@ def test_plain_code_does_without(code: str) -> None:
     ],
 )
 def test_what_loads_them_gets_them(code: str) -> None:
-    assert wants_libraries([b"import json", code.encode()], set())
+    assert wants_libraries("node.py", {"node.py": code.encode()})
+    assert wants_libraries("node.py", {"node.py": b"import deep.er", "deep/er.py": code.encode()})
 
 
 def test_a_deployment_says_it_for_each_node(tmp_path: Path) -> None:
-    """A node's own file counts, and what any node may import; SQL always needs duckdb."""
+    """A node's own file counts, and what it imports of its app; SQL always needs duckdb."""
 
     def weights(**files: str) -> dict[str, bool]:
         graph = """title: Weights
@@ -60,4 +61,10 @@ stores:
         return {node.node.key: node.libraries for node in deploy(app, tmp_path, RunnerSettings()).nodes.values()}
 
     assert weights() == {"plain": False, "frames": True, "query": True}
-    assert weights(**{"helper.py": "import numpy\n"}) == {"plain": True, "frames": True, "query": True}
+    assert weights(**{"other.py": "import numpy\n"}) == {"plain": False, "frames": True, "query": True}
+    assert weights(**{"helper.py": "from . import other\n", "other.py": "import numpy\n"}) == {
+        "plain": True,
+        "frames": True,
+        "query": True,
+    }
+    assert weights(**{"helper.py": "import plain, numpy\n"}) == {"plain": True, "frames": True, "query": True}

@@ -87,6 +87,7 @@ class _LogHistory:
         from tailrace.log import open_log
         from tailrace.runner.journal import UnknownRunError
         from tailrace.runner.lineage import lineage_of
+        from tailrace.runner.requests import RunRequest, request_at
         from tailrace.runner.view import run_json
 
         app = run.partition("/")[0]
@@ -95,14 +96,15 @@ class _LogHistory:
         entry = await journal.find(app, run)
         lineage = lineage_of(entry, await journal.all_runs(app))
 
-        def names() -> dict[str, str]:
+        def look_up() -> tuple[dict[str, str], RunRequest | None]:
             with contextlib.closing(open_log(self._url)) as log:
                 control = ControlLog(log)
                 known = control.read().history(app)
                 stores = control.app_of(known[-1]).app.stores if known else ()
-                return {topic_name(app, store): store.name for store in stores}
+                request = None if entry.trigger is None else request_at(log, app, entry.trigger)
+                return {topic_name(app, store): store.name for store in stores}, request
 
-        return run_json(entry, lineage, await asyncio.to_thread(names))
+        return run_json(entry, lineage, *await asyncio.to_thread(look_up))
 
     async def _with_journal(self, work: Callable[[Journal, Sequence[str]], Coroutine[Any, Any, T]]) -> T:
         async with self._journal() as (journal, apps):

@@ -51,6 +51,8 @@ def _facts(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("node", f"{run['title']} ({run['node']})"),
         ("status", run["kind"] + (f", try {run['try_number']}" if run["try_number"] > 1 else "")),
         ("why", ", ".join(run["reasons"]) + (f", covers {count(run['covers'], 'commit')}" if run["covers"] else "")),
+        *([("asked", f"{moment(run['asked']['at_ms'])}, {run['asked']['type']}")] if run["asked"] else []),
+        *([("due", moment(run["fire_ms"]))] if run["fire_ms"] is not None else []),
         ("began", moment(run["started_ms"])),
         ("took", duration(run["duration_ms"])),
     ]

@@ -466,6 +466,7 @@ class Engine:
                 dead_letter_after_failure=going.last_try and not spec.stops,
                 covers=pieces + slot.triggers + (1 if "schedule" in due.reasons else 0),
                 fire_ms=fire_ms,
+                trigger=slot.last_trigger if "trigger" in due.reasons else None,
             )
         )
         slot.pieces = slot.triggers = 0

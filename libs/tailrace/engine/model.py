@@ -508,6 +508,9 @@ class StartRun:
     fire_ms: int | None = None
     """The scheduled time that it runs for."""
 
+    trigger: int | None = None
+    """The newest request of the triggers topic that it answers, if it answers any."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitPart:

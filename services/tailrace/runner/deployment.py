@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tailrace.engine import Cron, Manual, NodeSpec, Reactive, Trigger, check_schedule
@@ -19,6 +19,7 @@ from tailrace.node.protocol import StoreRef
 from tailrace.process import connection_variable, secret_variable
 from tailrace.runner.environments import Environment, environment_of
 from tailrace.runner.journal import journal_topic
+from tailrace.runner.requests import triggers_topic
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.slots import SlotState, restore, state_topic
 from tailrace.runner.weight import wants_libraries
@@ -110,7 +111,7 @@ class Deployment:
     @property
     def triggers_topic(self) -> str:
         """Where requests for runs are written."""
-        return f"{self.graph}._triggers"
+        return triggers_topic(self.graph)
 
     @property
     def journal_topic(self) -> str:
@@ -198,12 +199,8 @@ def _schemas(app: App) -> dict[str, Any]:
 def _libraries(app: App) -> set[str]:
     """The files of nodes whose workers should have the large libraries ready: all but Python that asks for none."""
     files = {node.node_file for node in app.nodes if node.node_file is not None}
-    python = {path: PurePosixPath(path) for path in app.files if path.endswith(".py")}
-    own = {part for path in python.values() for part in (*path.parts[:-1], path.stem)}
-    shared = [app.files[path] for path in python if path not in files]
-    if wants_libraries(shared, own):
-        return files
-    return {file for file in files if file not in python or wants_libraries([app.files[file]], own)}
+    python = {path: data for path, data in app.files.items() if path.endswith(".py")}
+    return {file for file in files if file not in python or wants_libraries(file, python)}
 
 
 def _node(

@@ -29,8 +29,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
 from tailrace.engine import (
     CheckpointWanted,
     CloseShard,
@@ -89,6 +87,7 @@ from tailrace.runner.pools import WorkerPools
 from tailrace.runner.reach import Ground, cpu_s_max, slot_folder, staging_key
 from tailrace.runner.removed import RemovedNodes
 from tailrace.runner.replay import REPLAYS_FOLDER, Replay, ReplayWishes
+from tailrace.runner.requests import RunRequest, request_at
 from tailrace.runner.runs import Desk, ProtocolError, Run, check_sizes
 from tailrace.runner.settings import RunnerSettings
 from tailrace.runner.shards import Shards
@@ -233,10 +232,12 @@ class Host:
         self._spawn(self.journal.read_others())
         self._spawn(self._trim_history())
         self._spawn(self._look_after_writers())
+        self._spawn(self._workforce.rest())
 
     async def deploy(self, deployments: Sequence[Deployment]) -> None:
         """These are the apps from now on. Nodes that are gone or have changed end their run first."""
         await self.prepare([deployment.app for deployment in deployments])
+        await self._workforce.prepare(node for deployment in deployments for node in deployment.nodes.values())
         specs = [spec for deployment in deployments for spec in deployment.topics()]
         await self._catalog.create(specs)
         for deployment in deployments:
@@ -536,11 +537,10 @@ class Host:
         end = (await self._call(lambda: self.log.ends([partition])))[partition]
         for batch in await self._call(lambda: list(scan(self.log, partition, start, end))):
             for record in batch.records:
-                wish = orjson.loads(record.value or b"{}")
-                slot = wish.get("slot")
-                if isinstance(slot, str):  # its node may be deployed here only in a moment
-                    self._letters_back.wish(slot, int(record.offset), letters_from_json(wish.get("letters")))
-                    self._post(Triggered(now_ms=self._now(), slot=slot, offset=int(record.offset)))
+                request = RunRequest.of(record)
+                if request is not None:  # its node may be deployed here only in a moment
+                    self._letters_back.wish(request.slot, int(record.offset), letters_from_json(request.letters))
+                    self._post(Triggered(now_ms=self._now(), slot=request.slot, offset=int(record.offset)))
         self._triggers[topic] = end
 
     async def _trim_history(self) -> None:
@@ -791,6 +791,8 @@ class Host:
             rows_out=ended.progress.rows_out if ended else 0,
             try_number=run.start.try_number,
             covers=run.start.covers,
+            fire_ms=run.start.fire_ms,
+            trigger=run.start.trigger,
             error=outcome.reason or None,
             traceback=ended.traceback if ended else None,
             read={table: pin.cut for table, pin in run.pins.items()},
@@ -869,8 +871,7 @@ class Host:
         slots = deployment.slots_of(node_key)
         if not slots:
             raise UnknownNodeError(node_key, [node.node.key for node in deployment.nodes.values()])
-        values = [{"slot": slot, "at_ms": self._now(), "type": execution_type} for slot in slots]
-        requests = [NewRecord(orjson.dumps(value)) for value in values]
+        requests = [RunRequest(slot=slot, at_ms=self._now(), kind=execution_type).to_record() for slot in slots]
         partition = Partition(deployment.triggers_topic)
         written: OffsetRange = await self._call(lambda: self.log.append(partition, requests))
         return f"{graph}-trigger-{written.start}"
@@ -1017,11 +1018,14 @@ class Host:
             async for event in events:
                 yield event
 
-    async def run(self, graph: str, run: str) -> tuple[RunEntry, Lineage]:
-        """A run with all that is known of it, and the runs next to it.
+    async def run(self, graph: str, run: str) -> tuple[RunEntry, Lineage, RunRequest | None]:
+        """A run with all that is known of it, the runs next to it, and the request that it answered.
 
         Raises:
             UnknownRunError: rejected; the app's journal has no such run.
         """
         entry = await self.journal.find(graph, run)
-        return entry, lineage_of(entry, await self.journal.all_runs(graph))
+        request = (
+            None if entry.trigger is None else await self._call(partial(request_at, self.log, graph, entry.trigger))
+        )
+        return entry, lineage_of(entry, await self.journal.all_runs(graph)), request

@@ -68,6 +68,10 @@ class RunEntry:
     try_number: int = 1
     covers: int = 0
     """Pieces of news that this run answers."""
+    fire_ms: int | None = None
+    """The scheduled time that it ran for."""
+    trigger: int | None = None
+    """The newest request that it answered: its offset in the app's triggers topic."""
     error: str | None = None
     traceback: str | None = None
     read: dict[str, int] = field(default_factory=dict)
@@ -383,7 +387,8 @@ def slot_of(run: str) -> str:
 
 
 def _foldable(entry: Entry) -> bool:
-    return isinstance(entry, RunEntry) and entry.kind == "ok"
+    """Whether `entry` may become one with others of its slot: what was asked for, or ran on a schedule, stands by itself."""
+    return isinstance(entry, RunEntry) and entry.kind == "ok" and entry.fire_ms is None and entry.trigger is None
 
 
 def _folded(first: RunEntry, second: RunEntry) -> RunEntry:

@@ -19,6 +19,7 @@ from tailrace.errors import RejectedError
 from tailrace.log import NewRecord, Offset, OffsetGapError, Partition, scan
 from tailrace.runner.deployment import DeployedTable, Deployment
 from tailrace.runner.host import Host
+from tailrace.runner.requests import RunRequest
 from tailrace.tables import dead_letters_message, lane_of, message, split_head
 
 __all__ = ["BadLetterError", "LetterFilter", "Letters", "UnknownLetterError"]
@@ -174,8 +175,8 @@ class Letters:
     async def _wish(self, slot: str, letters: Sequence[Mapping[str, Any]]) -> None:
         triggers = Partition(self._deployment.triggers_topic)
         for chunk in _chunks(letters, self._table.topic):
-            wish = {"slot": slot, "at_ms": self._host.now_ms(), "type": "replay", "letters": chunk}
-            await asyncio.to_thread(self._host.log.append, triggers, [NewRecord(orjson.dumps(wish))])
+            wish = RunRequest(slot=slot, at_ms=self._host.now_ms(), kind="replay", letters=chunk)
+            await asyncio.to_thread(self._host.log.append, triggers, [wish.to_record()])
 
     # -- what becomes of them -------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from tailrace.runner.journal import LogLine, RunEntry
 from tailrace.runner.letters import LetterFilter, Letters
 from tailrace.runner.lineage import Lineage
 from tailrace.runner.replay import ReplayWishes
+from tailrace.runner.requests import RunRequest
 from tailrace.tables import activation, message
 
 __all__ = ["HostView", "NoSuchVersionError", "SeveralNodesError", "UnknownAppError"]
@@ -50,14 +51,16 @@ class NoSuchVersionError(RejectedError):
         super().__init__(f"table {table!r} has no version {version!r}; the newest: {newest}")
 
 
-def run_json(entry: RunEntry, lineage: Lineage, names: Mapping[str, str]) -> dict[str, Any]:
+def run_json(entry: RunEntry, lineage: Lineage, names: Mapping[str, str], request: RunRequest | None) -> dict[str, Any]:
     """A run with all that is known of it but its State, for people.
 
     Args:
         names: of Tables, by topic.
+        request: that it answered.
     """
     return {
         **asdict(replace(entry, began=None)),
+        "asked": None if request is None else {"at_ms": request.at_ms, "type": request.kind},
         "up": lineage.up,
         "down": lineage.down,
         "partial": lineage.partial,
@@ -141,9 +144,9 @@ class HostView:
             UnknownAppError, UnknownRunError: rejected; there is no such run.
         """
         graph = self._graph_of(run)
-        entry, lineage = await self._host.run(graph, run)
+        entry, lineage, request = await self._host.run(graph, run)
         tables = {table.topic: table.store.name for table in self._host.deployments[graph].tables.values()}
-        return run_json(entry, lineage, tables)
+        return run_json(entry, lineage, tables, request)
 
     def _graph_of(self, run: str) -> str:
         graph = next((graph for graph in self._host.deployments if run.startswith(f"{graph}/")), None)

@@ -4,42 +4,68 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
 __all__ = ["wants_libraries"]
 
-_OURS = frozenset({"patterns", "orjson"})
+_KNOWN = sys.stdlib_module_names | {"patterns", "orjson"}
 """Any worker has these."""
 
 _LOADING = frozenset({"read", "read_dataframe", "read_sql", "execute_sql", "record_count"})
 """What in the node API may need pyarrow, pandas or duckdb whatever it is given."""
 
 
-def wants_libraries(texts: Iterable[bytes], own: Collection[str]) -> bool:
-    """Whether these files, of one node and what it may import of its app, will load large libraries in a usual run.
+def wants_libraries(path: str, files: Mapping[str, bytes]) -> bool:
+    """Whether a Python file of an app, with those that it imports, will load large libraries in a usual run.
 
     A guess: it decides which zygote a worker is forked from, and so what it costs, never what it can do. One that has the
-    libraries is three times as large, which each fork and each end of a worker pays for (about 9 ms); one that lacks them
-    imports them by itself, once (0.1 to 0.4 s).
+    libraries is three times as large, which each fork and each end of a worker pays for (about 9 ms), and the first waits
+    until they are loaded; one that lacks them imports them by itself, once (0.1 to 0.4 s).
 
     Args:
-        own: names of the app's own modules.
+        files: the app's Python files.
     """
-    known = sys.stdlib_module_names | _OURS | set(own)
-    for text in texts:
-        try:
-            tree = ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            return False  # it will not run
-        for each in ast.walk(tree):
-            if isinstance(each, ast.Import):
-                if any(alias.name.partition(".")[0] not in known for alias in each.names):
-                    return True
-            elif isinstance(each, ast.ImportFrom):
-                if not each.level and (each.module or "").partition(".")[0] not in known:
-                    return True
-            elif (isinstance(each, ast.Attribute) and each.attr in _LOADING) or (
-                isinstance(each, ast.keyword) and each.arg == "order_by"
-            ):
+    names = {other: {*PurePosixPath(other).parts[:-1], PurePosixPath(other).stem} for other in files}
+    waiting, seen = [path], {path}
+    while waiting:
+        asked = _asked(files[waiting.pop()])
+        if asked.loads:
+            return True
+        for name, relative in asked.imports:
+            own = {other for other, parts in names.items() if name in parts}
+            if not own and not relative and name not in _KNOWN:
                 return True
+            waiting += own - seen
+            seen |= own
     return False
+
+
+class _Asked(NamedTuple):
+    """What a file asks for: modules, each with whether it is named relatively, and reading whole Tables."""
+
+    imports: frozenset[tuple[str, bool]] = frozenset()
+    loads: bool = False
+
+
+@lru_cache(maxsize=512)
+def _asked(text: bytes) -> _Asked:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return _Asked()  # it will not run
+    imports: set[tuple[str, bool]] = set()
+    loads = False
+    for each in ast.walk(tree):
+        if isinstance(each, ast.Import):
+            imports |= {(alias.name.partition(".")[0], False) for alias in each.names}
+        elif isinstance(each, ast.ImportFrom):
+            modules = [each.module] if each.module else [alias.name for alias in each.names]
+            imports |= {(module.partition(".")[0], each.level > 0) for module in modules}
+        elif (isinstance(each, ast.Attribute) and each.attr in _LOADING) or (
+            isinstance(each, ast.keyword) and each.arg == "order_by"
+        ):
+            loads = True
+    return _Asked(frozenset(imports), loads)
