@@ -7,6 +7,7 @@ import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,7 @@ class Place:
         self.host = self.new_host()
         self.put_so_far = 0
 
-    def new_host(self) -> Host:
-        settings = RunnerSettings()
+    def new_host(self, settings: RunnerSettings = RunnerSettings()) -> Host:  # noqa: B008 - it is frozen
         return Host(self.log, data_dir=self.folder / "data", runtime=Runtime(), settings=settings)
 
     async def deploy(self, *apps: App) -> None:
@@ -94,9 +94,9 @@ class Place:
             while not condition():
                 await asyncio.sleep(0.02)
 
-    async def restart(self) -> None:
+    async def restart(self, settings: RunnerSettings = RunnerSettings()) -> None:  # noqa: B008 - it is frozen
         await self.host.stop()
-        self.host = self.new_host()
+        self.host = self.new_host(settings)
         await self.host.start()
 
 
@@ -229,6 +229,22 @@ async def test_a_trigger_that_is_read_before_its_node_is_deployed_here_counts(
     assert [(start.slot, start.reasons) for start in started] == [("flow/fnode002", ("trigger",))]
 
 
+async def test_a_worker_that_has_nothing_to_do_goes_and_another_comes_when_it_has(place: Place) -> None:
+    """State goes on where it was; the large libraries are loaded for nodes that ask for them alone."""
+    await place.restart(RunnerSettings(worker_idle=timedelta(milliseconds=200)))
+    await place.deploy(flow({"first": 0}))
+    for count in (1, 2):
+        place.put(1)
+        await place.until(lambda count=count: len(place.rows()) == count)
+        await place.until(lambda: place.host.workers == 0)
+    assert [row["count"] for row in place.rows()] == [1, 2]
+    pools = place.host._pools
+    assert pools._light.begun and not pools._default.begun
+    frames = {"first.py": b"import pandas\n", "graph.yml": b"functions:\n  - {node_file: first.py, id: fnode001}\n"}
+    await place.deploy(build_app(frames, "graph.yml", "flow"))
+    assert pools._default.begun
+
+
 def entry(run: str, **values: Any) -> RunEntry:
     node = run.partition("#")[0]
     facts = {"graph": "flow", "title": node, "reasons": ("news",), "kind": "ok", "started_ms": 1, "duration_ms": 1}
@@ -266,12 +282,23 @@ async def test_any_host_tells_of_all_runs(tmp_path: Path) -> None:
         async with asyncio.timeout(30):
             while {run.node for run in two.runs()} != {"a", "b", "c"} or len(one.runs()) < 41:
                 await asyncio.sleep(0.01)
-        folded = [(run.node, run.runs, run.rows_in, run.first_run, run.host) for run in two.runs() if run.node != "c"]
+        one.add(entry("d#1", node="d", fire_ms=60_000))
+        one.add(entry("d#2", node="d", trigger=4))
+        one.add(entry("d#3", node="d"))
+        await one.flush()
+        async with asyncio.timeout(30):
+            while len([run for run in two.runs() if run.node == "d"]) < 3:
+                await asyncio.sleep(0.01)
+        asked = [(run.run, run.fire_ms, run.trigger) for run in two.runs(node="d")]
+        assert asked == [("d#1", 60_000, None), ("d#2", None, 4), ("d#3", None, None)], (
+            "what was asked for stands apart"
+        )
+        folded = [(run.node, run.runs, run.rows_in, run.first_run, run.host) for run in two.runs() if run.node in "ab"]
         assert folded == [("a", 20, 20, "a#0", "one"), ("b", 20, 20, "b#0", "one")]
         assert [run.run for run in own] == ["c#1"]
         again = Journal(log, clock, "three")
         await again.load("flow", "flow._runs")
-        assert {run.node for run in again.runs()} == {"a", "b", "c"}
+        assert {run.node for run in again.runs()} == {"a", "b", "c", "d"}
         await again.close()
     finally:
         for task in tasks:

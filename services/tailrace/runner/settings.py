@@ -25,6 +25,9 @@ class RunnerSettings:
     """Most warm workers that wait for their node's next run. Each holds some 10-30 MB of its own; without a warm one
     a run begins with a fork (some 20 ms)."""
 
+    worker_idle: timedelta = timedelta(seconds=60)
+    """How long a warm worker waits for its node's next run, and a quarter of that more at most."""
+
     runs_max: int = 4
     """Most runs at the same time. More only share the same cores, and each holds its inputs in memory."""
 

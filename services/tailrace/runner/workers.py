@@ -317,6 +317,8 @@ class WorkerPool:
         self._linked = asyncio.Event()
         self._preloaded = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
+        self.begun = False
+        """Whether it was ever started."""
         self._closing = False
         self._folder_lock = -1
         self._last_error = "the zygote has not started yet"
@@ -337,7 +339,8 @@ class WorkerPool:
 
     async def start(self) -> None:
         """Start the zygote; returns at once. `spawn` waits until it answers (about 0.1 s)."""
-        assert self._supervisor is None, "started already"
+        assert not self.begun, "started already"
+        self.begun = True
         await asyncio.to_thread(self._make_folder)
         self._groups = await asyncio.to_thread(PidsGroups.find)
         if self._sandbox is not None:
@@ -349,8 +352,12 @@ class WorkerPool:
         """Wait until the zygote has imported all it shall; workers are forked before that, too."""
         await self._preloaded.wait()
 
-    async def spawn(self, spec: WorkerSpec) -> Worker:
+    async def spawn(self, spec: WorkerSpec, *, preloaded: bool = False) -> Worker:
         """A new worker.
+
+        Args:
+            preloaded: one that is forked after the zygote has imported all it shall: for code that would import it now,
+                and then hold a copy of its own.
 
         Raises:
             WorkerStartError: retriable; the zygote does not come up, does not answer, or cannot fork.
@@ -358,6 +365,8 @@ class WorkerPool:
         try:
             async with asyncio.timeout(self._spawn_timeout_s):
                 while True:
+                    if preloaded and not self._closing:
+                        await self._preloaded.wait()
                     link = await self._current_link(spec.entry)
                     try:
                         return await self._spawn_from(link, spec)
@@ -374,6 +383,7 @@ class WorkerPool:
         assert self._warden is not None, "it was started"
         self._warden.cancel()
         self._linked.set()  # so that those who wait for a zygote hear that there will be none
+        self._preloaded.set()
         endings = [asyncio.create_task(worker.close(grace_s)) for worker in self.workers]
         if endings:
             await asyncio.wait(endings, timeout=grace_s + 0.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tailrace.node.protocol import RunOrder
 from tailrace.runner.deployment import DeployedNode
@@ -40,8 +40,8 @@ class Workforce:
     ) -> None:
         self._pools, self._ground, self._settings = pools, ground, settings
         self._spawn, self._said = spawn, said
-        self._idle: OrderedDict[str, Slot] = OrderedDict()
-        """Slots whose worker waits for the next run; the one that ran last at the end."""
+        self._idle: OrderedDict[str, tuple[Slot, float]] = OrderedDict()
+        """Slots whose worker waits for the next run, and since when (of the loop's clock); the one that ran last at the end."""
 
     async def hire(self, order: RunOrder, node: DeployedNode | None = None) -> Warm:
         """A worker that carries out `order`, and later ones of the same node and graph version; without a node, a
@@ -53,10 +53,7 @@ class Workforce:
         """
         settings = self._settings
         network = settings.network and (order.kind == "python" if node is None else node.node.network)
-        place = Place()
-        if node is not None:
-            executor = stronger(settings.executor, node.node.executor or settings.executor)
-            place = Place(environment=node.environment, executor=executor, libraries=node.libraries)
+        place = Place() if node is None else self._place(node)
         environment = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
         try:
             reach = self._ground.reach(order, network=network, metadata_addresses=settings.metadata_addresses)
@@ -66,6 +63,14 @@ class Workforce:
             raise WorkerStartError(order.node or order.kind, str(error)) from error
         reader, writer = await asyncio.open_connection(sock=worker.sock, limit=8 << 20)
         return Warm(worker, Link(reader, writer), self._ground.reaches_lake(reach, order.graph))
+
+    async def prepare(self, nodes: Iterable[DeployedNode]) -> None:
+        """Begin to make ready what workers of these nodes come from."""
+        await self._pools.prepare(map(self._place, nodes))
+
+    def _place(self, node: DeployedNode) -> Place:
+        executor = stronger(self._settings.executor, node.node.executor or self._settings.executor)
+        return Place(environment=node.environment, executor=executor, libraries=node.libraries)
 
     async def engage(self, slot: Slot, order: RunOrder) -> Warm:
         """The worker that carries out a slot's run: the one that is warm, else a new one. Raises as `hire` does."""
@@ -77,10 +82,23 @@ class Workforce:
 
     def keep(self, slot: Slot) -> None:
         """Its run is over and the next one may have the same worker; where too many wait, the longest idle one goes."""
-        self._idle[slot.name] = slot
+        self._idle[slot.name] = slot, asyncio.get_running_loop().time()
         while len(self._idle) > self._settings.workers_idle_max:
-            _, longest = self._idle.popitem(last=False)
-            self.retire(longest)
+            self._retire_longest()
+
+    async def rest(self) -> None:
+        """Let go of workers that have waited for `worker_idle`, for as long as this is awaited: a house without traffic
+        does without their memory."""
+        idle_s = self._settings.worker_idle.total_seconds()
+        while True:
+            await asyncio.sleep(idle_s / 4)
+            until_s = asyncio.get_running_loop().time() - idle_s
+            while self._idle and next(iter(self._idle.values()))[1] <= until_s:
+                self._retire_longest()
+
+    def _retire_longest(self) -> None:
+        _, (slot, _) = self._idle.popitem(last=False)
+        self.retire(slot)
 
     def retire(self, slot: Slot) -> None:
         """Let go of the slot's worker, if there is one."""
