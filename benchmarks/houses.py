@@ -15,7 +15,16 @@ import orjson
 
 from tailrace.cli.house import CONTACT_FILE
 
-__all__ = ["RunningHouse", "cpu_s", "process_tree", "pss_bytes", "rss_peak_bytes", "running_house", "waited_s"]
+__all__ = [
+    "RunningHouse",
+    "cpu_s",
+    "process_tree",
+    "pss_bytes",
+    "rss_peak_bytes",
+    "running_house",
+    "snapshotters",
+    "waited_s",
+]
 
 
 class RunningHouse:
@@ -97,6 +106,16 @@ def process_tree(pid: int) -> list[int]:
         with contextlib.suppress(OSError):
             for task in Path(f"/proc/{parent}/task").iterdir():
                 found += [int(child) for child in (task / "children").read_text().split()]
+    return found
+
+
+def snapshotters(pid: int) -> list[int]:
+    """The snapshotter's process, while it has something to do."""
+    found = []
+    for each in process_tree(pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+            if b"tailrace.snapshotter" in Path(f"/proc/{each}/cmdline").read_bytes():
+                found.append(each)
     return found
 
 

@@ -15,7 +15,7 @@ import orjson
 from benchmarks.apps import MEMORY, topics, write_app
 from benchmarks.bulk import trigger
 from benchmarks.frame import frame_of
-from benchmarks.houses import RunningHouse, process_tree, rss_peak_bytes, running_house
+from benchmarks.houses import RunningHouse, process_tree, rss_peak_bytes, running_house, snapshotters
 from benchmarks.orders import changed, messages, rows_of
 from benchmarks.readers import TopicReader, fill
 from benchmarks.result import Result
@@ -42,7 +42,7 @@ def memory(*, quick: bool) -> Result:
         total = _fill_measures(log, tables["measures"], folder / "data" / "staging", rows)
         log.create_topics([TopicSpec(tables["totals"])])
         reader = TopicReader(log, tables["totals"])
-        with running_house([app], folder / "data", folder / "entries.jsonl") as house, _peaks(house) as peaks:
+        with running_house([app], folder / "data", folder / "entries.jsonl") as house, _peaks(house) as (peaks, lake):
             began_s = time.monotonic()
             seen = asyncio.run(_consume(reader, records, house))
             took_s = time.monotonic() - began_s
@@ -50,7 +50,8 @@ def memory(*, quick: bool) -> Result:
             told = f"rows {rows} total {total:.3f}"
             house.wait_for(lambda: told in [line["text"] for line in house.entries("line")], told)
             stats = {"host": max(peaks.get(house.process.pid, 0), rss_peak_bytes(house.process.pid))}
-            stats["worker"] = max((peak for pid, peak in peaks.items() if pid != house.process.pid), default=0)
+            others = peaks.keys() - lake - {house.process.pid}
+            stats["worker"] = max((peaks[pid] for pid in others), default=0)
         reader.close()
         log.close()
     assert seen == records
@@ -67,6 +68,7 @@ def memory(*, quick: bool) -> Result:
         extra={
             "host_MB": round(stats["host"] / 1e6),
             "worker_MB": round(stats["worker"] / 1e6),
+            "snapshotter_MB": round(max((peaks.get(pid, 0) for pid in lake), default=0) / 1e6),
             "records_per_s": round(records / took_s),
         },
     )
@@ -127,20 +129,23 @@ def _fill_measures(log: object, topic: str, staging: Path, rows: int) -> float:
 
 
 @contextlib.contextmanager
-def _peaks(house: RunningHouse) -> Iterator[dict[int, int]]:
-    """The highest resident memory of each process of the house, looked at all the while."""
+def _peaks(house: RunningHouse) -> Iterator[tuple[dict[int, int], set[int]]]:
+    """The highest resident memory of each process of the house, looked at all the while; and which of them were
+    snapshotters, whose bound is that of `snapshot-memory`."""
     peaks: dict[int, int] = {}
+    lake: set[int] = set()
     done = threading.Event()
 
     def look() -> None:
         while not done.wait(0.1):
+            lake.update(snapshotters(house.process.pid))
             for pid in process_tree(house.process.pid):
                 peaks[pid] = max(peaks.get(pid, 0), rss_peak_bytes(pid))
 
     thread = threading.Thread(target=look, name="peaks", daemon=True)
     thread.start()
     try:
-        yield peaks
+        yield peaks, lake
     finally:
         done.set()
         thread.join()

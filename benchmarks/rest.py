@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 import requests
 
-from benchmarks.houses import cpu_s, process_tree, pss_bytes
+from benchmarks.houses import cpu_s, process_tree, pss_bytes, snapshotters
 from benchmarks.result import Result
 from tailrace.cli.house import CONTACT_FILE
 from tailrace.log import Log, Partition, open_log
@@ -180,8 +180,8 @@ def idle(*, quick: bool) -> Result:
             _until(process, "all nodes ran", 60, lambda: {"Normalise", "Count by kind"} <= _ran(out))
             log = open_log(f"sqlite:///{data / 'tailrace.db'}")
             try:
-                _until(process, "a snapshotter came", 60, lambda: _snapshotters(process.pid))
-                _until(process, "it went", 120, lambda: not _snapshotters(process.pid))
+                _until(process, "a snapshotter came", 60, lambda: snapshotters(process.pid))
+                _until(process, "it went", 120, lambda: not snapshotters(process.pid))
                 _settled(log)
                 before, before_s = _ends(log), _cpu(process.pid)
                 time.sleep(seconds)
@@ -206,16 +206,6 @@ def idle(*, quick: bool) -> Result:
             "seconds": seconds,
         },
     )
-
-
-def _snapshotters(pid: int) -> list[int]:
-    """The snapshotter's process, while it has something to do."""
-    found = []
-    for each in process_tree(pid):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
-            if b"tailrace.snapshotter" in Path(f"/proc/{each}/cmdline").read_bytes():
-                found.append(each)
-    return found
 
 
 def _cpu(pid: int) -> float:

@@ -4,6 +4,7 @@ server has heard of the request or after it has done what was asked."""
 from __future__ import annotations
 
 import http.client
+import random
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -32,6 +33,7 @@ class S3Faults:
         self.seen = 0
         """Writing requests so far."""
         self.struck = 0
+        self._chance, self._share = random.Random(), 0.0
         self._lock = threading.Lock()
         self.over = threading.Event()
         faults, handler = self, _Handler
@@ -48,13 +50,21 @@ class S3Faults:
         with self._lock:
             self.fault, self.at, self.seen = fault, frozenset(at), 0
 
+    def plan_at_random(self, share: float, seed: int) -> None:
+        """From now on: any fault at such a share of the writing requests."""
+        with self._lock:
+            self._chance, self._share = random.Random(seed), share
+
     def next_fault(self) -> str:
         """What happens to the writing request that has just come."""
         with self._lock:
-            strikes = self.seen in self.at
+            planned = self.seen in self.at
+            strikes = planned or self._chance.random() < self._share
             self.seen += 1
             self.struck += strikes
-            return self.fault if strikes else ""
+            if not strikes:
+                return ""
+            return self.fault if planned else self._chance.choice(FAULTS)
 
     def close(self) -> None:
         self.over.set()

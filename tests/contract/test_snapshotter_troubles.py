@@ -24,7 +24,7 @@ from table_reading import fold_topic, reader_of
 from tailrace.cli.client import Client
 from tailrace.cli.lake import rebuild as rebuild_command
 from tailrace.errors import TailraceError
-from tailrace.lake import LakeLocation
+from tailrace.lake import LakeLocation, LakeUnavailableError, VersionTable
 from tailrace.log import (
     FencedError,
     Log,
@@ -326,6 +326,31 @@ async def test_rebuild_tells_of_a_damaged_delta_table_and_goes_on(
     found = await house.rebuilt()
     assert not any(each["damaged"] for each in found.values())
     assert found["shop.changed"]["in_lake"] == 2 and house.index() == before
+
+
+async def test_rebuild_goes_on_where_one_delta_table_cannot_be_read(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rights of one folder are missing, say: what the index says of it stays."""
+    async with house.snapshotter():
+        house.write(1, 2)
+        await house.until(house.all_caught_up)
+    before = house.index()
+    (shut,) = before["shop.changed"].snapshots.values()
+    opened = VersionTable.open
+
+    def open_table(location: LakeLocation, folder: str, **more: Any) -> VersionTable | None:
+        if folder == shut.folder:
+            raise LakeUnavailableError(folder, "_delta_log", "Permission denied (os error 13)")
+        return opened(location, folder, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VersionTable, "open", staticmethod(open_table))
+        house.forget("shop.sound")
+        found = await house.rebuilt()
+    (told,) = found["shop.changed"]["damaged"]
+    assert shut.folder in told and "Permission denied" in told
+    assert found["shop.sound"]["damaged"] == [] and house.index() == before
 
 
 def _size(entry: IndexEntry) -> tuple[int, int]:

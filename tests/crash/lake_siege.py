@@ -16,6 +16,7 @@ from typing import Any
 import deltalake
 import orjson
 import pyarrow as pa
+from deltalake.exceptions import TableNotFoundError
 from forked import Forked, ForkServer
 from table_reading import LogSource, fold_topic
 
@@ -48,13 +49,15 @@ class LakeSiege:
     """A log with four Tables (one that grows, one with a key, one that is replaced, and one of several partitions that is
     replaced, too), and snapshotters over it, which `server` forks."""
 
-    def __init__(self, folder: Path, url: str, server: ForkServer, seed: int = 1) -> None:
+    def __init__(self, folder: Path, url: str, server: ForkServer, seed: int = 1, lake: str | None = None) -> None:
+        """`lake`: its URL, where it is not a folder below `folder`."""
         self.folder = folder
+        self.lake = LakeLocation.parse(lake or str(folder / "lake"))
         self._server = server
         self.random = random.Random(seed)
         self.settings = SnapshotterSettings(
             log_url=url,
-            lake_url=str(folder / "lake"),
+            lake_url=self.lake.url,
             staging_dir=str(folder / "staging"),
             graphs=("siege",),
             tables={topic: TableWish(name=topic.partition(".")[2]) for topic in TOPICS},
@@ -193,7 +196,7 @@ class LakeSiege:
 
     def _commits(self, topic: str) -> int:
         """The highest number of each table's Delta log; commits stay as files for a while."""
-        logs = (self.folder / "lake" / "siege").glob(f"{topic.partition('.')[2]}_*/**/_delta_log")
+        logs = self.lake.local_path("siege").glob(f"{topic.partition('.')[2]}_*/**/_delta_log")
         return sum(max((int(file.name[:20]) + 1 for file in log.glob("0*.json")), default=0) for log in logs)
 
     def close(self) -> None:
@@ -221,21 +224,24 @@ class LakeSiege:
             fold = fold_topic(self.log, partition, lane.new_fold(lane.topic.partition(".")[2]), settled=True)
             place = self.log.places(GROUP, [partition])[partition].offset
             self._demand(place == fold.position, f"{key}: the place is {place}, the end {fold.position}")
-            folders = {
-                name: self.folder / "lake" / LakeLocation.folder(lane.topic, name, lane.of_many)
-                for name in fold.versions
-            }
-            there = {name: folder for name, folder in folders.items() if (folder / "_delta_log").is_dir()}
+            folders = {name: LakeLocation.folder(lane.topic, name, lane.of_many) for name in fold.versions}
+            there = {name: table for name, folder in folders.items() if (table := self._delta(folder)) is not None}
             assert fold.active is not None
             self._demand(fold.active.name in there, f"{key}: the active version is not in the lake")
-            for name, delta in there.items():
-                total += self._check_version(lane, fold, name, delta)
+            for name, table in there.items():
+                total += self._check_version(lane, fold, name, table)
                 self._demand(name in index[key].snapshots, f"{name} is not in the index")
         return total
 
-    def _check_version(self, lane: TableLane, fold: TableFold, name: str, delta: Path) -> int:
+    def _delta(self, folder: str) -> deltalake.DeltaTable | None:
+        """A Delta table as others open it; None where there is none."""
+        try:
+            return deltalake.DeltaTable(self.lake.uri(folder), storage_options=self.lake.storage_options)
+        except TableNotFoundError:
+            return None
+
+    def _check_version(self, lane: TableLane, fold: TableFold, name: str, table: deltalake.DeltaTable) -> int:
         wanted = self.rows(lane, fold, name)
-        table = deltalake.DeltaTable(str(delta))
         found = pa.table(table.to_pyarrow_table()).sort_by("patterns_id")
         ids = found.column("patterns_id").to_pylist()
         self._demand(len(set(ids)) == len(ids), f"{name}: {len(ids) - len(set(ids))} rows are there twice")
@@ -260,16 +266,17 @@ class LakeSiege:
         for key in self.lanes:
             fold = index[key].table_fold()
             assert fold is not None and fold.active is not None
-            folder = index[key].snapshots[fold.active.name].folder
-            table = deltalake.DeltaTable(str(self.folder / "lake" / folder)).to_pyarrow_table()
-            found[key] = pa.table(table).sort_by("patterns_id").to_pylist()
+            table = self._delta(index[key].snapshots[fold.active.name].folder)
+            assert table is not None
+            found[key] = pa.table(table.to_pyarrow_table()).sort_by("patterns_id").to_pylist()
         return found
 
     def check_after_retention(self, active: Mapping[str, Any]) -> None:
         """The log is empty, the active versions are as they were, and of the others nothing is left."""
         self._demand(self.active_rows() == active, "the active versions are not what they were")
         index = read_index(self.log, "siege", table_lanes(self.log, ["siege"]))
-        folders = {path.relative_to(self.folder / "lake").as_posix() for path in (self.folder / "lake").glob("*/*")}
+        root = self.lake.local_path()
+        folders = {path.relative_to(root).as_posix() for path in root.glob("*/*")}
         known = {snapshot.folder for entry in index.values() for snapshot in entry.snapshots.values()}
         wanted = {LakeLocation.version_folder(folder) for folder in known}
         self._demand(folders == wanted, f"there are {folders}, the index knows {wanted}")

@@ -85,8 +85,8 @@ def gc(
 def rebuild(app: App = None, data: Data = None, as_json: Json = False) -> None:
     """Make the index of all Tables again, from the lake and the log alone.
 
-    For when the index is damaged, or a lake was brought back from a copy. A Delta table that is damaged is told of, and
-    the others go on; the exit status is 1 then.
+    For when the index is damaged, or a lake was brought back from a copy. A Delta table that is damaged or cannot be read
+    is told of, and the others go on; the exit status is 1 then.
 
     \b
     tailrace rebuild

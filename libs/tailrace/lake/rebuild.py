@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tailrace.lake.delta import VersionTable
-from tailrace.lake.errors import LakeDamagedError
+from tailrace.lake.errors import LakeDamagedError, LakeUnavailableError
 from tailrace.lake.limits import LakeLimits
 from tailrace.lake.location import LakeLocation
 from tailrace.tables import Snapshot, TableFold
@@ -20,14 +20,15 @@ def rebuild_fold(
     *,
     born_ms: int | None = None,
     limits: LakeLimits | None = None,
-    on_damaged: Callable[[LakeDamagedError], None] | None = None,
+    on_unread: Callable[[LakeDamagedError | LakeUnavailableError], None] | None = None,
 ) -> tuple[TableFold, list[Snapshot]]:
     """The fold of a topic (with `lane`, of that one of its several partitions) at the last position that any of its Delta
     tables has, and the snapshots of its versions.
 
     To be advanced from there with what the log has. A fold at position 0, and no snapshots, where the lake knows nothing of
     the topic. `born_ms`: what belongs to a topic of that name that was deleted is passed over; None: the youngest counts.
-    `on_damaged` is told of each Delta table that is not as we left it, and the others count; None: it is raised.
+    `on_unread` is told of each Delta table that is not as we left it, or cannot be read (rights are missing), and the
+    others count; None: it is raised.
 
     Raises:
         LakeUnavailableError: retriable; the lake cannot be reached.
@@ -39,10 +40,10 @@ def rebuild_fold(
             table = VersionTable.open(location, folder, limits=limits)
             if table is not None and table.position > 0 and (table.meta.topic, table.meta.lane) == (topic, lane):
                 found.append((table, table.snapshot()))
-        except LakeDamagedError as error:
-            if on_damaged is None:
+        except (LakeDamagedError, LakeUnavailableError) as error:
+            if on_unread is None:
                 raise
-            on_damaged(error)
+            on_unread(error)
     if born_ms is None:
         born_ms = max((table.meta.born_ms for table, _ in found), default=0)
     found = [each for each in found if each[0].meta.born_ms == born_ms]

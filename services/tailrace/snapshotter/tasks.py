@@ -12,6 +12,7 @@ import orjson
 from tailrace.lake import (
     LakeDamagedError,
     LakeLocation,
+    LakeUnavailableError,
     RetentionLimits,
     RetentionPlan,
     StagingArea,
@@ -148,7 +149,7 @@ def collect_all(settings: SnapshotterSettings, graphs: Sequence[str], *, dry_run
 def rebuild(settings: SnapshotterSettings, graphs: Sequence[str]) -> list[dict[str, Any]]:
     """Make the indexes of all Tables again, from lake and log alone; returns what was found of each.
 
-    Of a Delta table that is damaged the index keeps what it says, and the others go on.
+    Of a Delta table that is damaged or cannot be read the index keeps what it says, and the others go on.
     """
     answer = []
     with _open(settings) as (log, location, _):
@@ -166,25 +167,25 @@ def _rebuild_lane(
     log: Log, location: LakeLocation, settings: SnapshotterSettings, lane: TableLane, entry: IndexEntry
 ) -> dict[str, Any]:
     name = settings.tables.get(lane.topic, TableWish(name=lane.topic)).name
-    damaged: list[LakeDamagedError] = []
+    unread: list[LakeDamagedError | LakeUnavailableError] = []
     lake_fold, snapshots = rebuild_fold(
-        location, lane.topic, lane.of_many, born_ms=lane.born_ms, on_damaged=damaged.append
+        location, lane.topic, lane.of_many, born_ms=lane.born_ms, on_unread=unread.append
     )
     start = log.starts([lane.partition])[lane.partition]
     fold = lane.new_fold(name) if start == 0 or lake_fold.position == 0 else lake_fold
     records = [snapshot_record(lane, snapshot) for snapshot in snapshots]
     found = {snapshot.version for snapshot in snapshots}
-    folders = {error.table for error in damaged}
+    folders = {error.table for error in unread}
     gone = {version for version, old in entry.snapshots.items() if old.folder not in folders} - found
     records += [gone_record(lane.key, version) for version in gone]
     lost = None
-    if fold.position >= start or not damaged:
+    if fold.position >= start or not unread:
         if fold.position < start:
             lost = f"records {fold.position} to {start} are neither in the log nor in the lake"
             fold.position = start
         _fold_on(log, lane, fold)
         records.append(fold_record(lane, fold))
-    else:  # what the log has not may be in a damaged one: to pass over it would lose it
+    else:  # what the log has not may be in one of those: to pass over it would lose it
         fold = entry.table_fold() or fold
     append_all(log, lane.topic, records)
     return {
@@ -194,7 +195,7 @@ def _rebuild_lane(
         "versions": len(fold.versions),
         "in_lake": len(found),
         "lost": lost,
-        "damaged": [str(error) for error in damaged],
+        "damaged": [str(error) for error in unread],
     }
 
 
