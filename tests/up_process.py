@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,10 +16,13 @@ from types import TracebackType
 from typing import Any
 
 import orjson
+from forked import fork
 
 from tailrace.cli.client import Client
 
 COMMAND = [sys.executable, "-m", "tailrace.cli"]
+"""The command as it is started everywhere but in most tests, where it is forked: it is loaded once."""
+PROGRAM = Path(__file__).with_name("cli_program.py")
 PATIENCE_S = 60.0
 """Longest wait for a condition; far more than it takes on a machine that is not busy with other things."""
 
@@ -31,16 +35,19 @@ def environment(**more: str) -> dict[str, str]:
 
 def tailrace(*arguments: str | Path, cwd: Path, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     """One command, run to its end."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(**more),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
+    words = [str(argument) for argument in arguments]
+    with tempfile.TemporaryFile() as errors:
+        process = fork(PROGRAM, *words, env=environment(**more), cwd=cwd, stderr=errors, pipes=True)
+        assert process.stdin is not None
+        try:
+            process.stdin.write(stdin.encode())
+            said = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+            process.close()
+        errors.seek(0)
+        assert process.returncode is not None
+        return subprocess.CompletedProcess(words, process.returncode, said.decode(), errors.read().decode())
 
 
 class UpProcess:
@@ -52,7 +59,7 @@ class UpProcess:
         *apps: Path,
         log: str | None = None,
         arguments: Sequence[str] = (),
-        command: Sequence[str] = COMMAND,
+        program: Path = PROGRAM,
     ) -> None:
         self.data_dir = data_dir
         self.entries: list[Mapping[str, Any]] = []
@@ -62,14 +69,10 @@ class UpProcess:
         more = [*(["--log", log] if log else []), *arguments]
         self._errors = data_dir.with_name(f"{data_dir.name}.stderr")
         with self._errors.open("ab") as errors:
-            self.process = subprocess.Popen(
-                [*command, "up", *map(str, apps), "--data", str(data_dir), "--port", "0", "--json", *more],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=environment(),
-                start_new_session=True,
-            )
+            words = ["up", *map(str, apps), "--data", str(data_dir), "--port", "0", "--json", *more]
+            self.process = fork(program, *words, env=environment(), stderr=errors, pipes=True, session=True)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 

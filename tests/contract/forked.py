@@ -3,31 +3,34 @@
 A start takes milliseconds instead of a second or two of CPU time for its imports. What is forked has a process, an
 environment and standard streams of its own; it is killed as any other.
 
-    with ForkServer(Path("lake_entry.py")) as server:
-        process = server.start("fault", env=os.environ, stderr=file)
-        process.kill()
+    process = fork(Path("lake_entry.py"), "fault", stderr=file, pipes=True)
+    process.kill()
 
-The program is a file with `main(arguments) -> status`.
+The program is a file with `main(arguments) -> status`. The process that forks it ends with the tests.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib.util
 import json
 import os
+import random
 import select
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
-__all__ = ["ForkServer", "Forked"]
+__all__ = ["Forked", "fork"]
 
 _REQUEST_BYTES_MAX = 1 << 18
 
@@ -59,16 +62,32 @@ class Forked:
             self.returncode = int(text) if text else -signal.SIGKILL  # the server has died
         return self.returncode
 
-    def kill(self) -> None:
-        """`kill -9`, where it has not ended."""
+    def send_signal(self, number: int) -> None:
+        """Signal it, where it has not ended."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        """SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Close our ends of its streams."""
+        for stream in (self.stdin, self.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
 
     def communicate(self, timeout: float) -> bytes:
         """Say no more, and read what it says until its end. Raises subprocess.TimeoutExpired."""
         assert self.stdin is not None and self.stdout is not None
-        self.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.stdin.close()
         until_s = time.monotonic() + timeout
         said = b""
         while select.select([self.stdout], [], [], max(0.0, until_s - time.monotonic()))[0]:
@@ -80,7 +99,31 @@ class Forked:
         raise subprocess.TimeoutExpired(f"forked process {self.pid}", timeout, said)
 
 
-class ForkServer:
+def fork(
+    program: Path,
+    *arguments: str,
+    stderr: IO[bytes],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pipes: bool = False,
+    session: bool = False,
+) -> Forked:
+    """Start `program`. Without `pipes` it reads and says nothing; with `session` it leads one of its own."""
+    request = {
+        "arguments": arguments,
+        "env": dict(os.environ if env is None else env),
+        "cwd": str(cwd or Path.cwd()),
+        "session": session,
+    }
+    return _server_of(program).start(request, stderr, pipes=pipes)
+
+
+@cache
+def _server_of(program: Path) -> _Server:
+    return _Server(program)
+
+
+class _Server:
     """The process that has imported `program`, and forks itself."""
 
     def __init__(self, program: Path) -> None:
@@ -93,36 +136,32 @@ class ForkServer:
                 pass_fds=[theirs.fileno()],
             )
         self._socket = ours
+        self._turn = threading.Lock()
+        atexit.register(self._close)
 
-    def start(self, *arguments: str, env: Mapping[str, str], stderr: IO[bytes]) -> Forked:
-        """Fork; `stdin` and `stdout` are pipes of ours."""
-        given, told, ended = os.pipe(), os.pipe(), os.pipe()
-        request = json.dumps({"arguments": arguments, "env": dict(env)}).encode()
-        theirs = [given[0], told[1], stderr.fileno(), ended[1]]
-        socket.send_fds(self._socket, [request], theirs)
-        for descriptor in (given[0], told[1], ended[1]):
+    def start(self, request: Mapping[str, Any], stderr: IO[bytes], *, pipes: bool) -> Forked:
+        ended = os.pipe()
+        given, told = (os.pipe(), os.pipe()) if pipes else ((os.open(os.devnull, os.O_RDWR), -1),) * 2
+        streams = (given[0], told[1] if pipes else given[0], stderr.fileno(), ended[1])
+        with self._turn:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], streams)
+            pid = self._socket.recv(32)
+        for descriptor in {given[0], streams[1], ended[1]}:
             os.close(descriptor)
-        pid = self._socket.recv(32)
         assert pid, "the fork server has ended"
-        return Forked(int(pid), ended[0], os.fdopen(given[1], "wb"), os.fdopen(told[0], "rb"))
+        stdin, stdout = (os.fdopen(given[1], "wb"), os.fdopen(told[0], "rb")) if pipes else (None, None)
+        return Forked(int(pid), ended[0], stdin, stdout)
 
-    def close(self) -> None:
-        """End the server; what it has forked is not ended by it."""
+    def _close(self) -> None:
         self._socket.close()
         self._process.wait(30)
-
-    def __enter__(self) -> ForkServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _serve(program: Path, requests: socket.socket) -> None:
     """Fork for each request until nobody can ask any more, and tell how each process ends."""
     module = _loaded(program)
+    gc.collect()
+    gc.freeze()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
@@ -178,9 +217,18 @@ def _become(module: Any, request: Mapping[str, Any], streams: list[int]) -> None
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
             os.close(descriptor)
+        # Those of the server have looked at what they write to: it was no pipe.
+        sys.stdin = os.fdopen(0, "r", encoding="utf-8", closefd=False)
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", 1, encoding="utf-8", closefd=False) for n in (1, 2))
         os.environ.clear()
         os.environ.update(request["env"])
+        os.chdir(request["cwd"])
+        if request["session"]:
+            os.setsid()
+        random.seed()
         status = module.main(request["arguments"])
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

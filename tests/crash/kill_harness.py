@@ -13,8 +13,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -23,10 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from forked import fork
 from kill_house import COUNTERS
 from table_reading import fold_topic, reader_of
 
 from tailrace.log import Log, Partition, open_log
+
+PROGRAM = Path(__file__).with_name("kill_house.py")
 
 GRAPH = """
 title: Kills
@@ -149,10 +150,7 @@ class House:
             self._map = mmap.mmap(file.fileno(), COUNTERS.size)
         self._errors = (folder / "stderr").open("ab")
         self.folder = folder
-        self.process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / "kill_house.py"), str(folder / "settings.json")],
-            stderr=self._errors,
-        )
+        self.process = fork(PROGRAM, str(folder / "settings.json"), stderr=self._errors)
 
     @property
     def unfinished_runs(self) -> int:

@@ -1,4 +1,4 @@
-"""A whole house as a process of its own, to be killed: `python kill_house.py SETTINGS.json`.
+"""A whole house as a process of its own, to be killed; its argument is a file of settings.
 
 Its probe counts runs in a file that survives the kill, and may end the process at a named point. A planted fault
 breaks one promise on purpose: the test that uses it must notice.
@@ -200,7 +200,7 @@ def describe(house: House) -> None:
     sys.stderr.flush()
 
 
-async def main(settings: dict[str, Any]) -> int:
+async def serve(settings: dict[str, Any]) -> int:
     """Serve until SIGTERM; 1 if the house failed."""
     probe = CountingProbe(settings["counters"], settings.get("kill_at"), settings.get("nth", 1))
     pauses = tuple(timedelta(milliseconds=ms) for ms in (50, 200, 500, 1000))
@@ -226,8 +226,9 @@ async def main(settings: dict[str, Any]) -> int:
     return 1 if failure is not None else 0
 
 
-if __name__ == "__main__":
-    given = json.loads(Path(sys.argv[1]).read_text())
+def main(arguments: Sequence[str]) -> int:
+    """Serve as the file says, with the fault that it names."""
+    given = json.loads(Path(arguments[0]).read_text())
     if given.get("fault"):
         plant(given["fault"])
-    sys.exit(asyncio.run(main(given)))
+    return asyncio.run(serve(given))

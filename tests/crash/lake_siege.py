@@ -17,7 +17,7 @@ import deltalake
 import orjson
 import pyarrow as pa
 from deltalake.exceptions import TableNotFoundError
-from forked import Forked, ForkServer
+from forked import Forked, fork
 from table_reading import LogSource, fold_topic
 
 from tailrace.lake import LakeLocation
@@ -33,6 +33,7 @@ from tailrace.snapshotter import (
 )
 from tailrace.tables import StagedFiles, TableFold, VersionReader, message, rows_message
 
+PROGRAM = Path(__file__).with_name("lake_entry.py")
 PATIENCE_S = 60.0
 PLAIN, KEYED, SWAPPED, PARTED = "siege.plain", "siege.keyed", "siege.swapped", "siege.parted"
 TOPICS = (PLAIN, KEYED, SWAPPED, PARTED)
@@ -47,13 +48,12 @@ class PromiseBrokenError(AssertionError):
 
 class LakeSiege:
     """A log with four Tables (one that grows, one with a key, one that is replaced, and one of several partitions that is
-    replaced, too), and snapshotters over it, which `server` forks."""
+    replaced, too), and snapshotters over it."""
 
-    def __init__(self, folder: Path, url: str, server: ForkServer, seed: int = 1, lake: str | None = None) -> None:
+    def __init__(self, folder: Path, url: str, seed: int = 1, lake: str | None = None) -> None:
         """`lake`: its URL, where it is not a folder below `folder`."""
         self.folder = folder
         self.lake = LakeLocation.parse(lake or str(folder / "lake"))
-        self._server = server
         self.random = random.Random(seed)
         self.settings = SnapshotterSettings(
             log_url=url,
@@ -144,7 +144,7 @@ class LakeSiege:
         if kill_at is not None:
             environment["TAILRACE_KILL_AT"] = kill_at
         with (self.folder / "stderr").open("ab") as errors:
-            process = self._server.start(*faults, env=environment, stderr=errors)
+            process = fork(PROGRAM, *faults, env=environment, stderr=errors, pipes=True)
         assert process.stdin is not None
         process.stdin.write(json.dumps({"settings": settings, "supervised": True, **(order or {})}).encode() + b"\n")
         process.stdin.flush()

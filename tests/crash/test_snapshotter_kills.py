@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forked import ForkServer
 from lake_siege import TOPICS, LakeSiege, PromiseBrokenError
 from s3_faults import S3Faults
 from s3_server import BUCKET, S3Server
@@ -33,24 +32,18 @@ SEED = int(os.environ.get("TAILRACE_SEED", "1"))
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ForkServer]:
-    with ForkServer(Path(__file__).with_name("lake_entry.py")) as server:
-        yield server
-
-
 @pytest.fixture
-def siege(tmp_path: Path, server: ForkServer) -> Iterator[LakeSiege]:
-    siege = LakeSiege(tmp_path, f"sqlite:///{tmp_path / 'siege.db'}", server, SEED)
+def siege(tmp_path: Path) -> Iterator[LakeSiege]:
+    siege = LakeSiege(tmp_path, f"sqlite:///{tmp_path / 'siege.db'}", SEED)
     yield siege
     siege.close()
 
 
 @pytest.fixture
-def kafka_siege(tmp_path: Path, server: ForkServer) -> Iterator[LakeSiege]:
+def kafka_siege(tmp_path: Path) -> Iterator[LakeSiege]:
     """On a broker of its own, because topics and groups have fixed names."""
     with LocalKafka(folder=tmp_path / "kafka") as kafka:
-        siege = LakeSiege(tmp_path, kafka.url, server, SEED)
+        siege = LakeSiege(tmp_path, kafka.url, SEED)
         yield siege
         siege.close()
 
@@ -93,14 +86,14 @@ def test_kills_at_random_on_kafka(kafka_siege: LakeSiege, kills: int) -> None:
 
 @pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.chaos)])
 def test_kills_at_random_while_an_object_store_fails(
-    s3: S3Server, tmp_path: Path, server: ForkServer, monkeypatch: pytest.MonkeyPatch, kills: int
+    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
     """It answers with errors, hangs up, or hangs, before or after it has done what was asked."""
     faults = S3Faults(s3.port)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{faults.port}")
     monkeypatch.setenv("AWS_TIMEOUT", "1s")
     lake = f"s3://{BUCKET}/{secrets.token_hex(4)}"
-    siege = LakeSiege(tmp_path, f"sqlite:///{tmp_path / 'siege.db'}", server, SEED, lake)
+    siege = LakeSiege(tmp_path, f"sqlite:///{tmp_path / 'siege.db'}", SEED, lake)
     try:
         faults.plan_at_random(0.04, SEED)
         kill_under_load(siege, kills, pause_s=(1.5, 4.0))

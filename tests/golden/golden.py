@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ import requests
 from up_process import UpProcess
 
 APPS = Path(__file__).parent / "apps"
-PATIENT = [sys.executable, str(Path(__file__).with_name("patient_tailrace.py"))]
+PATIENT = Path(__file__).with_name("patient_tailrace.py")
 REQUEST_TIMEOUT_S = 60.0
 
 
@@ -100,5 +99,5 @@ class Golden:
 @contextmanager
 def golden_up(data_dir: Path, *apps: str, log: str | None = None) -> Iterator[Golden]:
     """`up` with apps of the folder beside this file."""
-    with UpProcess(data_dir, *(APPS / app for app in apps), log=log, command=PATIENT) as process:
+    with UpProcess(data_dir, *(APPS / app for app in apps), log=log, program=PATIENT) as process:
         yield Golden(process)
