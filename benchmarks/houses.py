@@ -119,11 +119,12 @@ def snapshotters(pid: int) -> list[int]:
     return found
 
 
-def cpu_s(pid: int) -> float:
-    """CPU time that a process has taken so far; 0 when it is gone."""
+def cpu_s(pid: int, *, with_ended: bool = False) -> float:
+    """CPU time that a process has taken so far, `with_ended` together with its children that have ended; 0 when it is
+    gone."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return sum(map(int, fields[11 : 15 if with_ended else 13])) / os.sysconf("SC_CLK_TCK")
     return 0.0
 
 

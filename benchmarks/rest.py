@@ -209,7 +209,7 @@ def idle(*, quick: bool) -> Result:
 
 
 def _cpu(pid: int) -> float:
-    return sum(cpu_s(each) for each in process_tree(pid))
+    return sum(cpu_s(each, with_ended=True) for each in process_tree(pid))
 
 
 def _ends(log: Log) -> dict[Partition, int]:
