@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from log_contract import LogContract, MakeLog, fresh
 from tailrace.errors import RetriableError
 from tailrace.log import (
     Append,
+    FencedError,
     Log,
     LogLimits,
     LogUnavailableError,
@@ -273,6 +275,28 @@ def test_a_writer_that_the_cluster_has_forgotten_is_not_fenced() -> None:
 
 
 @pytest.mark.kafka
+@pytest.mark.kafka
+def test_a_fenced_writer_leaves_no_client_behind(kafka_broker: LocalKafka) -> None:
+    """Each has four threads and a connection, and a fleet that is rebalanced fences again and again."""
+
+    def threads() -> int:
+        return len(list(Path("/proc/self/task").iterdir()))
+
+    with closing(open_log(kafka_broker.url)) as log:
+        partition = Partition(fresh("t"))
+        log.create_topics([TopicSpec(partition.topic)])
+        name, before = fresh("w"), threads()
+        for _ in range(10):
+            with closing(log.open_writer(name)) as older, closing(log.open_writer(name)) as newer:
+                newer.commit([Append(partition, [NewRecord(b"x")])])
+                with pytest.raises(FencedError):
+                    older.commit([Append(partition, [NewRecord(b"y")])])
+        until_s = time.monotonic() + 30
+        while threads() > before + 20:  # the clients that the log itself made, and those that are ending
+            assert time.monotonic() < until_s, f"{threads()} threads, {before} before"
+            time.sleep(0.05)
+
+
 def test_a_broker_ends_with_the_process_that_started_it() -> None:
     script = (
         "import sys, time\n"

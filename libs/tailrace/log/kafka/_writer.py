@@ -180,24 +180,31 @@ class KafkaWriter:
         sent: Mapping[Partition, _Sent],
         deadline: Deadline,
     ) -> None:
-        producer = self._producer
-        assert producer is not None
-        producer.begin_transaction()
+        # No local may hold the producer. Where it was fenced the client raises into a delivery callback and then keeps the
+        # error for ever (confluent-kafka 2.16), with this frame: the producer's threads and connections would stay.
+        self._alive.begin_transaction()
         for partition, records in by_partition.items():
             if records:
-                produce_all(producer, partition, records, first=sent[partition].first, last=sent[partition].last)
+                produce_all(self._alive, partition, records, first=sent[partition].first, last=sent[partition].last)
         for group, of_group in places.items():
             if of_group:
                 kafka_places = [
                     KafkaPartition(topic, number, place.offset, place.metadata)
                     for (topic, number), place in of_group.items()
                 ]
-                producer.send_offsets_to_transaction(kafka_places, _group_metadata(group), max(deadline.left_s, 0.001))
-        if producer.flush(max(deadline.left_s, 0.001)) > 0:
+                self._alive.send_offsets_to_transaction(
+                    kafka_places, _group_metadata(group), max(deadline.left_s, 0.001)
+                )
+        if self._alive.flush(max(deadline.left_s, 0.001)) > 0:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "records were not taken in time"))
         for each in sent.values():
             if each.error is not None:
                 raise KafkaException(each.error)
+
+    @property
+    def _alive(self) -> Producer:
+        assert self._producer is not None
+        return self._producer
 
     def _end_transaction(self, deadline: Deadline) -> None:
         assert self._producer is not None
