@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
@@ -85,10 +86,21 @@ class Cluster:
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
-        self._admin = clients.admin()
+        self._admin: AdminClient | None = clients.admin()
         self._known: dict[str, int] = {}
         """Partition counts of topics that were seen; dropped when one seems to be gone."""
         self._has_coordinator = False
+
+    def close(self) -> None:
+        """Let go of the client; whoever asks then hears that the log is closed."""
+        admin, self._admin = self._admin, None
+        discard(admin)
+
+    @property
+    def _asked(self) -> AdminClient:
+        if self._admin is None:
+            raise self._clients.unavailable("asking the cluster")
+        return self._admin
 
     def deadline(self, times: float = 1) -> Deadline:
         return Deadline(self._clients.timeout_s * times)
@@ -120,7 +132,7 @@ class Cluster:
         while True:
             self._clients.check_open()
             try:
-                return frozenset(self._admin.list_topics(timeout=max(deadline.left_s, 0.05)).topics)
+                return frozenset(self._asked.list_topics(timeout=max(deadline.left_s, 0.05)).topics)
             except KafkaException as error:
                 if deadline.passed:
                     raise self._clients.unavailable(doing, error) from error
@@ -134,7 +146,7 @@ class Cluster:
         answers = self._ask(
             "describing topics",
             list(names),
-            lambda some, left_s: self._admin.describe_topics(TopicCollection(some), request_timeout=left_s),
+            lambda some, left_s: self._asked.describe_topics(TopicCollection(some), request_timeout=left_s),
             passed_over=MISSING | {KafkaError.TOPIC_EXCEPTION},
         )
         for name in names:
@@ -158,7 +170,7 @@ class Cluster:
         }
 
         def make(names: list[str], left_s: float) -> dict[str, Any]:
-            return self._admin.create_topics(
+            return self._asked.create_topics(
                 [wanted[name] for name in names], operation_timeout=left_s, request_timeout=left_s
             )
 
@@ -185,7 +197,7 @@ class Cluster:
         self._ask(
             "deleting topics",
             list(names),
-            lambda some, left_s: self._admin.delete_topics(some, operation_timeout=left_s, request_timeout=left_s),
+            lambda some, left_s: self._asked.delete_topics(some, operation_timeout=left_s, request_timeout=left_s),
             passed_over=MISSING | {KafkaError.TOPIC_EXCEPTION},
         )
         deadline = self.deadline()
@@ -210,7 +222,7 @@ class Cluster:
         self._ask(
             "changing settings of topics",
             list(changes),
-            lambda some, left_s: self._admin.incremental_alter_configs(some, request_timeout=left_s),
+            lambda some, left_s: self._asked.incremental_alter_configs(some, request_timeout=left_s),
         )
 
     # Offsets
@@ -229,7 +241,7 @@ class Cluster:
         answers = self._ask(
             "asking for ends of topics",
             list(keys),
-            lambda some, left_s: self._admin.list_offsets(
+            lambda some, left_s: self._asked.list_offsets(
                 dict.fromkeys(some, spec), isolation_level=isolation, request_timeout=left_s
             ),
             missing=lambda key: keys[key],
@@ -258,7 +270,7 @@ class Cluster:
         answers = self._ask(
             "trimming",
             [key],
-            lambda some, left_s: self._admin.delete_records(some, request_timeout=left_s, operation_timeout=left_s),
+            lambda some, left_s: self._asked.delete_records(some, request_timeout=left_s, operation_timeout=left_s),
             missing=lambda _: partition,
         )
         return Offset(answers[key].low_watermark)
@@ -277,7 +289,7 @@ class Cluster:
             answers = self._ask(
                 "asking for places",
                 [group],
-                lambda _, left_s: self._admin.list_consumer_group_offsets(
+                lambda _, left_s: self._asked.list_consumer_group_offsets(
                     [wanted], require_stable=True, request_timeout=left_s
                 ),
                 passed_over={KafkaError.GROUP_ID_NOT_FOUND},
@@ -318,7 +330,7 @@ class Cluster:
         answers = self._ask(
             "listing groups",
             ["groups"],
-            lambda _, left_s: {"groups": self._admin.list_consumer_groups(request_timeout=left_s)},
+            lambda _, left_s: {"groups": self._asked.list_consumer_groups(request_timeout=left_s)},
         )
         return sorted(each.group_id for each in answers["groups"].valid)
 
@@ -326,7 +338,7 @@ class Cluster:
         self._ask(
             "deleting a group",
             [group],
-            lambda some, left_s: self._admin.delete_consumer_groups(some, request_timeout=left_s),
+            lambda some, left_s: self._asked.delete_consumer_groups(some, request_timeout=left_s),
             passed_over={KafkaError.GROUP_ID_NOT_FOUND},
         )
 
@@ -386,6 +398,7 @@ class Cluster:
             keys = again
             deadline.pause()
             if stale:  # this client would ask with the old leader's epoch for ever
+                self._clients.check_open()
                 self._admin = self._clients.admin()
 
     def _refused(self, doing: str, error: KafkaException) -> Exception:

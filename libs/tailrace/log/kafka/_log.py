@@ -175,6 +175,7 @@ class KafkaLog:
         self._clients.closed = True
         self._appends.close()
         self._reader.close()
+        self._cluster.close()
 
     def _internal_writer(self, name: str) -> Writer:
         return self._open_writer(name, SYSTEM)

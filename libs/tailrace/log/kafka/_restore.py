@@ -108,6 +108,7 @@ class KafkaRestore:
         self._clients.closed = True
         self._appends.close()
         self._reader.close()
+        self._cluster.close()
         for producer in (self._producer, self._aborter):
             if producer is not None:
                 discard(producer)
