@@ -44,10 +44,10 @@ class RunRequest:
             return None
         if not isinstance(value, dict) or not isinstance(value.get("slot"), str):
             return None
-        letters = value.get("letters")
+        at_ms, letters = value.get("at_ms"), value.get("letters")
         return cls(
             slot=value["slot"],
-            at_ms=int(value.get("at_ms", record.ts_ms)),
+            at_ms=at_ms if isinstance(at_ms, int) else record.ts_ms,
             kind=str(value.get("type", "manual")),
             letters=letters if isinstance(letters, list) else (),
         )
