@@ -37,9 +37,7 @@ class S3Faults:
         self._lock = threading.Lock()
         self.over = threading.Event()
         faults, handler = self, _Handler
-        self._server = ThreadingHTTPServer(
-            ("127.0.0.1", 0), type("Handler", (handler,), {"faults": faults, "to": port})
-        )
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (handler,), {"faults": faults, "to": port}))
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -71,6 +69,11 @@ class S3Faults:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Whoever asked was killed."""
 
 
 class _Handler(BaseHTTPRequestHandler):

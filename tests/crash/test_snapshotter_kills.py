@@ -84,7 +84,7 @@ def test_kills_at_random_on_kafka(kafka_siege: LakeSiege, kills: int) -> None:
     kill_under_load(kafka_siege, kills)
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.chaos)])
+@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.chaos)])
 def test_kills_at_random_while_an_object_store_fails(
     s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int
 ) -> None:
@@ -95,9 +95,9 @@ def test_kills_at_random_while_an_object_store_fails(
     lake = f"s3://{BUCKET}/{secrets.token_hex(4)}"
     siege = LakeSiege(tmp_path, f"sqlite:///{tmp_path / 'siege.db'}", SEED, lake)
     try:
-        faults.plan_at_random(0.04, SEED)
-        kill_under_load(siege, kills, pause_s=(1.5, 4.0))
-        assert faults.struck > kills
+        faults.plan_at_random(0.2, SEED)
+        kill_under_load(siege, kills, pause_s=(1.5, 3.0))
+        assert faults.struck >= kills // 2
     finally:
         siege.close()
         faults.close()
