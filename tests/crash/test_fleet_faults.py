@@ -12,10 +12,13 @@ from kill_harness import PromiseBrokenError
 SEED = int(os.environ.get("TAILRACE_SEED", "1"))
 SMALL = Size(runners=2, gateways=1, snapshotters=1, pause_s=0.2)
 
+TWICE = r"(dealt|line): .* twice \[\d"
+"""In the table that the struck runner was about to write."""
+
 FAULTS = {
-    "no fencing": (["pause_a_commit"], "line: .* twice"),
+    "no fencing": (["pause_a_commit"], TWICE),
     "on after its shards were revoked": (["scale"], "have two runners"),
-    "place outside the transaction": (["kill_in_a_commit"], "line: .* twice"),
+    "place outside the transaction": (["kill_in_a_commit"], TWICE),
 }
 """What brings each to light, and as what."""
 
