@@ -577,10 +577,10 @@ def test_sqlite_kafka_and_the_model_agree(tmp_path: Path, kafka_broker: LocalKaf
 
 @pytest.mark.kafka
 @pytest.mark.chaos
-@pytest.mark.timeout(2_400)
+@pytest.mark.timeout(5_400)
 def test_sqlite_kafka_and_the_model_agree_for_long(tmp_path: Path, kafka_broker: LocalKafka) -> None:
     backends = [sqlite_backend(tmp_path), kafka_backend(kafka_broker)]
-    run_until_all_kinds(backends, least=100, examples=100, steps=50, rounds_max=5, repeatable=False, shrink=False)
+    run_until_all_kinds(backends, least=100, examples=100, steps=50, rounds_max=10, repeatable=False, shrink=False)
 
 
 # Planted faults: logs that are wrong in one way each, which the machine must find.
