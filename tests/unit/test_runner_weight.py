@@ -24,7 +24,7 @@ from tailrace.runner.weight import wants_libraries
     ],
 )
 def test_plain_code_does_without(code: str) -> None:
-    assert not wants_libraries("node.py", {"node.py": code.encode(), "helper.py": b""})
+    assert not wants_libraries(["node.py"], {"node.py": code.encode(), "helper.py": b""})
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_plain_code_does_without(code: str) -> None:
     ],
 )
 def test_what_loads_them_gets_them(code: str) -> None:
-    assert wants_libraries("node.py", {"node.py": code.encode()})
-    assert wants_libraries("node.py", {"node.py": b"import deep.er", "deep/er.py": code.encode()})
+    assert wants_libraries(["node.py"], {"node.py": code.encode()})
+    assert wants_libraries(["node.py"], {"node.py": b"import deep.er", "deep/er.py": code.encode()})
 
 
 def test_a_deployment_says_it_for_each_node(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def _libraries(app: App) -> set[str]:
     """The files of nodes whose workers should have the large libraries ready: all but Python that asks for none."""
     files = {node.node_file for node in app.nodes if node.node_file is not None}
     python = {path: data for path, data in app.files.items() if path.endswith(".py")}
-    return {file for file in files if file not in python or wants_libraries(file, python)}
+    return (files - python.keys()) | wants_libraries(files & python.keys(), python)
 
 
 def _node(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ _LOADING = frozenset({"read", "read_dataframe", "read_sql", "execute_sql", "reco
 """What in the node API may need pyarrow, pandas or duckdb whatever it is given."""
 
 
-def wants_libraries(path: str, files: Mapping[str, bytes]) -> bool:
-    """Whether a Python file of an app, with those that it imports, will load large libraries in a usual run.
+def wants_libraries(paths: Iterable[str], files: Mapping[str, bytes]) -> set[str]:
+    """Those Python files of an app that, with those that they import, will load large libraries in a usual run.
 
     A guess: it decides which zygote a worker is forked from, and so what it costs, never what it can do. One that has the
     libraries is three times as large, which each fork and each end of a worker pays for (about 9 ms), and the first waits
@@ -28,14 +28,23 @@ def wants_libraries(path: str, files: Mapping[str, bytes]) -> bool:
     Args:
         files: the app's Python files.
     """
-    names = {other: {*PurePosixPath(other).parts[:-1], PurePosixPath(other).stem} for other in files}
+    modules: dict[str, set[str]] = {}
+    for path in files:
+        pure = PurePosixPath(path)
+        for name in (*pure.parts[:-1], pure.stem):
+            modules.setdefault(name, set()).add(path)
+    asked = cache(lambda path: _asked(files[path]))
+    return {path for path in paths if _wants(path, modules, asked)}
+
+
+def _wants(path: str, modules: Mapping[str, set[str]], asked: Callable[[str], _Asked]) -> bool:
     waiting, seen = [path], {path}
     while waiting:
-        asked = _asked(files[waiting.pop()])
-        if asked.loads:
+        imports, loads = asked(waiting.pop())
+        if loads:
             return True
-        for name, relative in asked.imports:
-            own = {other for other, parts in names.items() if name in parts}
+        for name, relative in imports:
+            own = modules.get(name, set())
             if not own and not relative and name not in _KNOWN:
                 return True
             waiting += own - seen
@@ -50,7 +59,6 @@ class _Asked(NamedTuple):
     loads: bool = False
 
 
-@lru_cache(maxsize=512)
 def _asked(text: bytes) -> _Asked:
     try:
         tree = ast.parse(text)
