@@ -207,9 +207,7 @@ class LakeSiege:
             if process.poll() is None:
                 process.kill()
             process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
+            process.close()
         self._writer.close()
         self.log.close()
 

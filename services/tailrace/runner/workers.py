@@ -366,7 +366,7 @@ class WorkerPool:
             async with asyncio.timeout(self._spawn_timeout_s):
                 while True:
                     if preloaded and not self._closing:
-                        await self._preloaded.wait()
+                        await self.preloaded()
                     link = await self._current_link(spec.entry)
                     try:
                         return await self._spawn_from(link, spec)
