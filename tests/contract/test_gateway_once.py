@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from table_reading import fold_topic, reader_of
 
 from tailrace.gateway import Gateway, GatewaySettings, WebhookRoute
-from tailrace.gateway.dedupe import delivery_id
+from tailrace.gateway.dedupe import Repeats, delivery_id
 from tailrace.gateway.providers import PROVIDERS
 from tailrace.gateway.route import SuccessAnswer
-from tailrace.log import Log, LogUnavailableError, NewRecord, Partition, TopicSpec, open_log
+from tailrace.log import Batch, Log, LogUnavailableError, NewRecord, Offset, Partition, TopicSpec, open_log
 from tailrace.runtime import Clock, ManualClock, Runtime, SystemClock
 from tailrace.tables import Answer, SeenIds
 from tailrace.testing.kafka import LocalKafka
@@ -184,6 +184,45 @@ async def test_on_kafka_restarts_and_other_gateways_know_the_ids(kafka_broker: L
             assert await post(two, "plain", {"n": 2}, "b") == (200, "", True)
         assert len(rows(log, TOPIC, settled=True)) == 2
     finally:
+        log.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("kafka", marks=pytest.mark.kafka)])
+async def test_a_gateway_reads_back_no_post_of_its_own(
+    kind: str, tmp_path: Path, kafka_broker: LocalKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fetched while more of them come, posts cost the broker as much again as taking them."""
+    log = open_log(kafka_broker.url if kind == "kafka" else f"sqlite:///{tmp_path / 'log.db'}")
+    topics(log)
+    starts: list[Offset] = []
+    caught_up: list[Offset] = []
+    read, catch_up = log.read, Repeats._catch_up
+
+    def noted_read(partition: Partition, start: Offset, **bounds: Any) -> Batch:
+        starts.append(start)
+        return read(partition, start, **bounds)
+
+    async def noted_catch_up(repeats: Repeats, partition: Partition, stop: Offset) -> None:
+        await catch_up(repeats, partition, stop)
+        caught_up.append(stop)
+
+    monkeypatch.setattr(log, "read", noted_read)
+    monkeypatch.setattr(Repeats, "_catch_up", noted_catch_up)
+    try:
+        async with gateway(log, SystemClock()) as (_, client), asyncio.timeout(60):
+            await post(client, "plain", {}, "first")  # what others left there is read back before
+            starts.clear()
+
+            async def go_on_posting(sender: int) -> None:
+                number = 0
+                while len(caught_up) < 8:
+                    number += 1
+                    assert (await post(client, "plain", {}, f"{sender}-{number}"))[0] == 200
+
+            await asyncio.gather(*(go_on_posting(sender) for sender in range(16)))
+        assert starts == []
+    finally:
+        log.delete_topics(list(log.topics("shop.")))
         log.close()
 
 

@@ -1,6 +1,6 @@
 """The `tailrace` command, with hosts whose streams hand out for longer at a time.
 
-The golden apps tell what streams hand out. How much of it comes in one run is a matter of time (0.1 s of loops), which a
+The golden apps tell what streams hand out. How much of it comes in one run is a matter of time (60 ms of loops), which a
 busy machine uses up amid thirty rows.
 """
 

@@ -538,7 +538,7 @@ def test_a_checkpoint_is_committed_while_the_run_goes_on() -> None:
 
 def test_the_bound_grows_inside_the_share_and_halves_far_beyond_it() -> None:
     """Twofold, or fourfold while there is much room: a backlog should not spend its first second on small runs."""
-    bench = Bench(stream(), limits=EngineLimits(rows_max=5_000))
+    bench = Bench(stream(), limits=EngineLimits(rows_max=5_000, share_ms=100))
     bench.news("t", 10_000)
     bounds = []
     for loop_ms in (10, 100, 10, 101, 201, 5, 5):

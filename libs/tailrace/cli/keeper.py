@@ -38,6 +38,9 @@ UPKEEP_S = 6 * 3600.0
 """After so long without news it is started all the same: what is old may go."""
 STOP_S = 1.0
 """Longest that a stop waits for it; it survives being killed."""
+HEAD_START_S = 3.0
+"""What nodes have of the machine before it is started for their news: what it loads takes a core for a second or two,
+and with these seconds more it is still in time for tables that ask for nothing special."""
 LINE_BYTES_MAX = 64 << 20
 """Longest line that it may answer with: the plan of a whole clean-up."""
 ERRORS_MAX = 50
@@ -119,6 +122,8 @@ class Keeper:
         while True:
             try:
                 await self._news()
+                if self._settings().idle_exit is not None:
+                    await asyncio.sleep(HEAD_START_S)
                 status, last = await self._serve()
             except RetriableError as error:
                 _log.warning("%s; trying again", error)

@@ -24,9 +24,10 @@ class EngineLimits:
     """Where that bound stops growing. `list(stream)` holds them all in memory; fewer would let the fixed cost of a
     run show where a row takes microseconds."""
 
-    share_ms: int = 100
+    share_ms: int = 60
     """Time in stream loops after which a run should end, so that its output is seen. Outputs are to be visible 0.2 s
-    after their input was read, and the commit and the run before must fit in too. Shorter spends the time on runs."""
+    after their input was read, and the commit and the run before must fit in too, on a busy machine. Shorter spends the
+    time on runs."""
 
     share_fixed_costs: int = 5
     """Or that many times the run's fixed cost, where this is longer: so a node that takes a second to begin spends

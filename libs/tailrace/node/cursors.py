@@ -35,6 +35,8 @@ LOG_ORDER = ""
 _SCAN_RECORDS_MAX = 2_000
 _BATCH_ROWS = 4_000
 """Rows asked for at once: they are in memory as objects, and a few hundredths of a second of work."""
+_ASKED_ROWS_MIN = 200
+"""Rows asked for at least where the run has time for a few only, by an estimate: fewer would be many questions."""
 _FRAMES_MAX = 64
 _RERAISE = dis.opmap["RERAISE"]
 
@@ -226,7 +228,7 @@ class Cursor:
     def letter(self) -> tuple[int, int, Any]:
         """(offset, row, record) of the record in hand, read anew because the node may have changed it."""
         offset, row = self.place_in_hand()
-        reader = self.lane_in_hand.stream_reader(lambda: 1, lambda _: False, (offset, row))
+        reader = self.lane_in_hand.stream_reader(lambda in_hand: 0 if in_hand else 1, (offset, row))
         assert reader is not None
         batch = next(iter(reader.stream(offset, row)), None)
         record: dict[str, Any] = dict(batch.rows[0]) if batch and batch.rows else {}
@@ -331,7 +333,7 @@ class LogCursor(Cursor):
         if not self._read:
             self._read = True
             if not self.store.writer.replaces:
-                self._reader = self.store.stream_reader(self._scan_records, self._ahead, self._place)
+                self._reader = self.store.stream_reader(self._wanted, self._place)
                 if self._take_rest():
                     return True
         if self._reader is None:
@@ -365,7 +367,7 @@ class LogCursor(Cursor):
 
     def _from(self, place: tuple[int, int]) -> Iterator[StreamBatch]:
         if self.store.lies_in_the_past(place):
-            self._reader = self.store.stream_reader(self._scan_records, self._ahead, place)
+            self._reader = self.store.stream_reader(self._wanted, place)
         assert self._reader is not None
         return self._reader.stream(*place)
 
@@ -405,12 +407,14 @@ class LogCursor(Cursor):
         rate = _rows_per_s.get(self.store.ref.key, float("inf"))
         return max(0.0, loop.deadline_s - loop.now_s()) * rate if loop.deadline_s < float("inf") else float("inf")
 
-    def _scan_records(self) -> int:
-        rows = min(max(self.session.rows_left, 1), _BATCH_ROWS)
-        return int(min(max(rows / self._rows_per_message(), 1), _SCAN_RECORDS_MAX)) + 1
-
-    def _ahead(self, messages: int) -> bool:
-        return min(self.session.rows_left, self._rows_until_deadline()) > messages * self._rows_per_message()
+    def _wanted(self, in_hand: int) -> int:
+        """Messages to ask for: no more than the run will hand out, since what it leaves has waited when its turn comes."""
+        rows_per_message = self._rows_per_message()
+        rows = min(max(self.session.rows_left, 1), max(self._rows_until_deadline(), _ASKED_ROWS_MIN))
+        rows = min(rows - in_hand * rows_per_message, _BATCH_ROWS)
+        if in_hand and rows <= 0:
+            return 0
+        return int(min(max(rows / rows_per_message, 1), _SCAN_RECORDS_MAX)) + 1
 
     def position(self) -> tuple[tuple[int, int], tuple[int, int] | None]:
         if not self._at:
@@ -488,7 +492,7 @@ class FieldCursor(Cursor):
 
         pc: Any = compute  # its types know no column of any type
         replaces = self.store.writer.replaces
-        self._reader = None if replaces else self.store.stream_reader(lambda: _SCAN_RECORDS_MAX, lambda _: True)
+        self._reader = None if replaces else self.store.stream_reader(lambda _: _SCAN_RECORDS_MAX)
         self._from, self._at, self._rows = self._value, 0, []
         if self._reader is None:
             self._sorted = pa.table({})

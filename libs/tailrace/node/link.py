@@ -129,8 +129,8 @@ class HostMessages:
 
     Args:
         streamed: the rows are handed out by a stream of the run.
-        records_max: gives the messages to ask for next.
-        ahead: whether to ask for the next batch early, given the number of messages in this one.
+        wanted: how many messages to ask for, given how many are in hand: none in hand where they are needed now, else
+            it is asked for the batch after the one in hand, and may say 0.
     """
 
     def __init__(
@@ -139,29 +139,27 @@ class HostMessages:
         table: str,
         *,
         streamed: bool = False,
-        records_max: Callable[[], int] | None = None,
-        ahead: Callable[[int], bool] | None = None,
+        wanted: Callable[[int], int] | None = None,
     ) -> None:
         self._link = link
         self._scan: dict[str, object] = {"op": "scan", "table": table}
         if streamed:
             self._scan["stream"] = True
-        self._records_max = records_max or (lambda: _BATCH_RECORDS)
-        self._ahead = ahead or (lambda _: True)
+        self._wanted = wanted or (lambda _: _BATCH_RECORDS)
 
     def scan(self, start: int, stop: int) -> Iterator[Messages]:
         """The messages with `start <= offset < stop`, in batches."""
         ticket: Ticket | None = None
         while start < stop:
-            header, payload = (ticket or self._ask(start, stop)).result()
+            header, payload = (ticket or self._ask(start, stop, self._wanted(0))).result()
             following = header["next"]
             if following <= start:
                 raise HostConfusedError(f"a scan of {self._scan['table']} from {start} goes on at {following}")
-            ahead = following < stop and self._ahead(len(header["offsets"]))
-            ticket = self._ask(following, stop) if ahead else None
+            ahead = self._wanted(len(header["offsets"])) if following < stop else 0
+            ticket = self._ask(following, stop, ahead) if ahead else None
             if header["offsets"]:
                 yield Messages(header["offsets"], header["ts_ms"], header["sizes"], payload)
             start = following
 
-    def _ask(self, start: int, stop: int) -> Ticket:
-        return self._link.ask({**self._scan, "start": start, "stop": stop, "records_max": self._records_max()})
+    def _ask(self, start: int, stop: int, records_max: int) -> Ticket:
+        return self._link.ask({**self._scan, "start": start, "stop": stop, "records_max": records_max})

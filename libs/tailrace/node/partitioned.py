@@ -180,13 +180,11 @@ class PartitionedStore(RunStore):
             [partial_reader(lane, every_id) for lane in self._lanes],
         )
 
-    def stream_reader(
-        self, records_max: Callable[[], int], ahead: Callable[[int], bool], place: tuple[int, int] = (0, 0)
-    ) -> VersionReader | None:
+    def stream_reader(self, wanted: Callable[[int], int], place: tuple[int, int] = (0, 0)) -> VersionReader | None:
         assert place == (0, 0), "places are a lane's"
         return self._merged(
             [lane.base()[0] for lane in self._streamed],
-            [lambda _, lane=lane: lane.stream_reader(records_max, ahead) for lane in self._streamed],  # type: ignore[misc]
+            [lambda _, lane=lane: lane.stream_reader(wanted) for lane in self._streamed],  # type: ignore[misc]
         )
 
     def reader_at(self, at_ms: int) -> VersionReader | None:

@@ -311,9 +311,7 @@ class RunStore:
         assert reader is not None
         return reader.count()
 
-    def stream_reader(
-        self, records_max: Callable[[], int], ahead: Callable[[int], bool], place: tuple[int, int] = (0, 0)
-    ) -> VersionReader | None:
+    def stream_reader(self, wanted: Callable[[int], int], place: tuple[int, int] = (0, 0)) -> VersionReader | None:
         """A reader for streams: the active version up to the cut, without the run's own rows. It begins with a snapshot
         where what lies after `place` is not in the log any more."""
         view, _ = self.base()
@@ -322,7 +320,7 @@ class RunStore:
         snapshot, log_start = None, self._log_start
         if self.lies_in_the_past(place):
             snapshot, log_start, _ = self._past(view.name, streamed=True)
-        source = HostMessages(self.session.link, self.ref.key, streamed=True, records_max=records_max, ahead=ahead)
+        source = HostMessages(self.session.link, self.ref.key, streamed=True, wanted=wanted)
         return VersionReader(view, self.ids, source, self.session.files, snapshot=snapshot, log_start=log_start)
 
     def past(self, view: VersionView) -> tuple[SnapshotReader, str | None] | None:

@@ -33,8 +33,9 @@ ID_CHARACTERS_MAX = 255
 REPLAY_PREFIX = "tailrace-replay:"
 """Begins the keys of posts that `tailrace webhook replay` sends: they count before any id that the post has itself."""
 
-_READ_EVERY_S = 0.5
-"""Between two looks at what was written: repeats that reach another gateway a second later are known there."""
+_TOLD_S = 0.25
+"""From asking for a topic's end to reading up to it. What this process wrote before that end is told of by its appender
+meanwhile, so that nothing of it is read; posts that reach another gateway are known here after twice this time."""
 
 _CHUNK_OFFSETS = 10_000
 _LOAD_BYTES_MAX = 256 << 20
@@ -188,29 +189,48 @@ class Repeats:
         """Learn of what is written, by whomever."""
         try:
             while True:
-                news = await watch.wait()
-                await asyncio.sleep(_READ_EVERY_S)  # what comes close together is read together
-                for partition in news:
-                    state = self._topics[partition.topic]
-                    try:
-                        found, stop = await asyncio.to_thread(self._read_on, partition, state.next[partition])
-                    except TailraceError as error:
-                        _LOGGER.warning("ids of %s are not followed for now: %s", partition.topic, error)
-                        continue
-                    state.next[partition] = max(stop, state.next[partition])
-                    for ts_ms, key in found:
-                        state.seen.add(key, ts_ms)
+                stops = await asyncio.to_thread(self._ends, await watch.wait())
+                await asyncio.sleep(_TOLD_S)
+                for partition, stop in stops.items():
+                    await self._catch_up(partition, stop)
         finally:
             watch.close()
 
-    def _read_on(self, partition: Partition, start: Offset) -> tuple[list[tuple[int, str]], Offset]:
+    def _ends(self, partitions: Iterable[Partition]) -> dict[Partition, Offset]:
+        ends: dict[Partition, Offset] = {}
+        for partition in partitions:
+            try:
+                ends |= self._log.ends([partition])
+            except TailraceError as error:
+                _not_followed(partition, error)
+        return ends
+
+    async def _catch_up(self, partition: Partition, stop: Offset) -> None:
+        """Learn of what lies before `stop` and was not told of by `wrote`."""
+        state = self._topics[partition.topic]
+        start = state.next[partition]
+        if start >= stop:
+            return
+        try:
+            found, start = await asyncio.to_thread(self._read_on, partition, start, stop)
+        except TailraceError as error:
+            _not_followed(partition, error)
+            return
+        state.next[partition] = max(start, state.next[partition])
+        for ts_ms, key in found:
+            state.seen.add(key, ts_ms)
+
+    def _read_on(self, partition: Partition, start: Offset, stop: Offset) -> tuple[list[tuple[int, str]], Offset]:
         start = max(start, self._log.starts([partition])[partition])
         found: list[tuple[int, str]] = []
-        stop = self._log.ends([partition])[partition]
         for batch in scan(self._log, partition, start, stop):
             found += _ids((record.ts_ms, record.value) for record in batch.records)
             start = batch.next
         return found, start
+
+
+def _not_followed(partition: Partition, error: TailraceError) -> None:
+    _LOGGER.warning("ids of %s are not followed for now: %s", partition.topic, error)
 
 
 def _ids(records: Iterable[tuple[int, bytes | None]]) -> list[tuple[int, str]]:
