@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
 
-from confluent_kafka import Consumer, KafkaException
+from confluent_kafka import OFFSET_END, Consumer, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from tailrace.errors import TailraceError
@@ -28,6 +28,9 @@ a second, some thousandths of a core."""
 
 _POLL_S = 0.05
 """How long the thread waits for records before it looks for work of ours: a consumer does one thing at a time."""
+
+_WAKE_S = 0.25
+"""Longest wait for the answer to a question that is asked to wake the client (`_assign`)."""
 
 _DRAIN_MAX = 1_000
 _RETRY_S = 0.5
@@ -194,8 +197,7 @@ class KafkaWatch:
             new = [partition for partition in wanted if partition in ends and partition not in self._armed]
         if new:
             with suppress(KafkaException):
-                self._consumer.incremental_assign([KafkaPartition(*each, ends[each]) for each in new])
-                self._armed.update((each, ends[each]) for each in new)
+                self._assign({each: ends[each] for each in new})
         self._retry.update(partition for partition in wanted if partition not in self._armed)
         self._retry_at_s = time.monotonic() + _RETRY_S
         with self._lock:
@@ -215,7 +217,15 @@ class KafkaWatch:
         again = {partition: at for partition, at in resting.items() if partition in self._armed}
         if again:
             with suppress(KafkaException):
-                self._consumer.incremental_assign([KafkaPartition(*partition, at) for partition, at in again.items()])
+                self._assign(again)
+
+    def _assign(self, places: Mapping[Partition, int]) -> None:
+        """Fetch from there. Raises KafkaException."""
+        self._consumer.incremental_assign([KafkaPartition(*partition, at) for partition, at in places.items()])
+        self._armed.update(places)
+        # librdkafka 2.16 begins to fetch when its thread for the broker next wakes, up to a second later where it had
+        # nothing to do. A question to the leaders wakes them; what they answer is of no use.
+        self._consumer.offsets_for_times([KafkaPartition(*partition, OFFSET_END) for partition in places], _WAKE_S)
 
     def _wake(self) -> None:
         with self._lock:
