@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from full_disk import mounted
 from s3_server import S3Server, find_server
 
 from tailrace.testing.kafka import LocalKafka
@@ -32,6 +33,13 @@ def kafka_broker() -> Iterator[LocalKafka]:
     """A real Kafka for this session (with pytest-xdist: one a worker); tests use fresh names on it."""
     with LocalKafka() as broker:
         yield broker
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MiB."""
+    with mounted(tmp_path / "disk") as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")

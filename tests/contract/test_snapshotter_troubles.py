@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pytest
 import typer
 from deltalake import DeltaTable
+from full_disk import fill_up
 from table_reading import fold_topic, reader_of
 
 from tailrace.cli.client import Client
@@ -239,6 +241,28 @@ async def told_and_mended(house: House, mend: Callable[[], None]) -> None:
     mend()
     await house.until(lambda: house.all_caught_up() and not house.troubles)
     assert not house.lost
+
+
+async def test_a_full_disk_is_told_and_all_catches_up_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+    """Full before a table's first file, in the middle of its life, and with room for some of a big file only."""
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    filler = small_disk / "filler"
+    with contextlib.closing(open_log(url)) as log:
+        house = House(log, url, small_disk)
+        async with house.snapshotter():
+            for numbers in (range(10), range(10, 20), range(20, 60_000)):
+                fill_up(filler)
+                if len(numbers) > 1_000:  # room for the beginning of a file
+                    os.truncate(filler, filler.stat().st_size - (64 << 10))
+                house.write(*numbers)
+                await house.until(lambda: len(house.troubles) > 0)
+                for name, trouble in house.troubles.items():
+                    assert f"shop/{name}_" in trouble and "disk is full, so free some space" in trouble, trouble
+                filler.unlink()
+                await house.until(lambda: house.all_caught_up() and not house.troubles)
+        for name in TABLES:
+            assert house.rows(name) == house.wanted(name), name
+        assert not house.lost
 
 
 async def test_a_lake_that_was_deleted_says_what_each_table_lost(house: House) -> None:

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
+from full_disk import fill_up
 from kill_harness import AGAIN, COPY, GRAPH, TOTAL, House, read_table, wait_for
 
 from tailrace.log import open_log
 
 pytestmark = pytest.mark.timeout(180)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("a small tmpfs cannot be mounted here (it takes root)")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextlib.contextmanager
@@ -64,10 +51,7 @@ def test_a_house_on_a_full_disk_refuses_and_goes_on(tmp_path: Path, small_disk: 
         for number in range(20):
             assert post(number)
         filler = small_disk / "filler"
-        # Not buffered: what is would be written once more at the close.
-        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-            while True:
-                file.write(bytes(64 << 10))
+        fill_up(filler)
         number = 100
         while len(refused) < 10:
             assert number < 5_000, "a full disk refuses nothing"

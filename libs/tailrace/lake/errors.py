@@ -21,6 +21,18 @@ _OUTSIDE = re.compile(
 )
 """What the texts of Delta's errors say where the cause lies outside of the table."""
 
+_WAYS_OUT = (
+    (
+        re.compile(r"no space left|quota|storage ?full", re.IGNORECASE),
+        "the lake's disk is full, so free some space there",
+    ),
+    (
+        re.compile(r"permission denied|read-only|forbidden|access ?denied|\b403\b", re.IGNORECASE),
+        "give the snapshotter's user the right to read and write there",
+    ),
+)
+"""What to do, by what the cause says of itself."""
+
 _COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _REASON_CHARS_MAX = 600
 
@@ -40,10 +52,10 @@ class LakeUnavailableError(RetriableError):
 
     def __init__(self, table: str, file: str, reason: str) -> None:
         self.table, self.file, self.reason = table, file, reason
-        super().__init__(
-            f"lake table {table}: {file}: {reason}; nothing is lost, and it is tried again: look at rights, space, "
-            "network and credentials"
+        way_out = next(
+            (way_out for cause, way_out in _WAYS_OUT if cause.search(reason)), "look at network and credentials"
         )
+        super().__init__(f"lake table {table}: {file}: {reason}; nothing is lost, and it is tried again: {way_out}")
 
 
 class LakeConflictError(RetriableError):

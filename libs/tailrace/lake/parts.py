@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -206,7 +207,9 @@ class _OpenFile:
 
     def abandon(self) -> None:
         """Leave it as it is, and take it away."""
-        self._file.close()
+        self._writer.is_open = False  # else it writes a footer when it is collected, and complains where it cannot
+        with suppress(OSError):  # what is still buffered goes to a full disk no more than the rest did
+            self._file.close()
         self.path.unlink(missing_ok=True)
 
 
