@@ -5,10 +5,11 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -224,6 +225,40 @@ def test_a_broker_that_dies_and_comes_back() -> None:
         assert [value for value in values if value != b"lost"] == [b"a", b"b", b"c", b"d"]
         assert again.commits in (2, 3)
         log.close()
+
+
+@pytest.mark.kafka
+@pytest.mark.timeout(240)
+def test_who_asks_while_a_broker_restarts_has_an_answer_soon_after(tmp_path: Path) -> None:
+    """librdkafka's admin client may find no leaders for ever after, where it asked for many topics at the wrong moment."""
+    names = [f"t{number}" for number in range(40)]
+    partitions = [Partition(name) for name in names]
+    with LocalKafka(folder=tmp_path / "kafka") as broker:
+        with closing(open_log(broker.url)) as log:
+            log.create_topics([TopicSpec(name) for name in names])
+        back, over = threading.Event(), threading.Event()
+
+        def ask_on_and_on() -> float:
+            """Seconds from when the broker was back to the first answer to a question that was asked after."""
+            with closing(open_log(broker.url)) as log:
+                while not over.is_set():
+                    is_back, asked_s = back.is_set(), time.monotonic()
+                    with suppress(RetriableError):
+                        log.ends(partitions)
+                        if is_back:
+                            return time.monotonic() - asked_s
+                    time.sleep(0.06)
+            return float("inf")
+
+        with ThreadPoolExecutor(12) as threads:
+            asking = [threads.submit(ask_on_and_on) for _ in range(12)]
+            broker.stop()
+            broker.start()
+            back.set()
+            wait(asking, timeout=20)
+            over.set()
+            answers_s = [each.result() for each in asking]
+    assert max(answers_s) < 10, answers_s
 
 
 @pytest.mark.kafka

@@ -392,6 +392,21 @@ def test_upkeep_changes_nothing_for_any_reader(setting: Setting) -> None:
     assert rebuild_fold(setting.lake, setting.topic.name)[0].to_json() == setting.topic.fold().to_json()
 
 
+def test_one_that_is_behind_joins_nothing_where_the_files_are_gone(setting: Setting) -> None:
+    """A rival joined and deleted them long ago; it is no damage."""
+    setting.limits = LakeLimits(files_joined_min=2, removed_kept=timedelta(0))
+    for number in range(3):
+        setting.topic.rows({"k": number}, fields={"k": "Integer"})
+        setting.snapshot()
+    assert setting.table is not None
+    behind = VersionTable.open(setting.lake, setting.table.folder, limits=setting.limits)
+    assert behind is not None
+    assert compact(setting.table, limits=setting.limits) == 3
+    assert tidy(setting.table, limits=setting.limits).files_deleted >= 3
+    assert compact(behind, limits=setting.limits) == 0
+    assert behind.snapshot() == setting.table.snapshot()
+
+
 def test_a_late_checkpoint_does_not_put_off_the_next(setting: Setting) -> None:
     setting.limits = LakeLimits(files_joined_min=99, checkpoint_every=4, commits_kept=8, removed_kept=timedelta(0))
     made = []

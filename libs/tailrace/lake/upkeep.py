@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tailrace.lake.delta import VersionTable
-from tailrace.lake.errors import LakeConflictError, lake_errors
+from tailrace.lake.errors import LakeConflictError, LakeDamagedError, lake_errors
 from tailrace.lake.limits import LakeLimits
 from tailrace.lake.parts import Part, PartWriter, conform
 from tailrace.runtime import SYSTEM, Runtime
@@ -86,7 +86,8 @@ def compact(table: VersionTable, *, limits: LakeLimits | None = None, runtime: R
      1. `compact-read`        the joined files lie there, named by no state; `tidy` takes them away.
      2. `compact-committed`   the point of no return: the joined files stand for the small ones.
 
-    Rivals may append meanwhile. Where one took a file away, nothing is done: the next time will do.
+    Rivals may append meanwhile. Where one took a file away, perhaps so long ago that it is deleted, nothing is done: the next
+    time will do.
 
     Raises:
         LakeUnavailableError: retriable; the lake cannot be reached or written.
@@ -107,8 +108,10 @@ def compact(table: VersionTable, *, limits: LakeLimits | None = None, runtime: R
             for chunk in _rows(table, run):
                 writer.write(conform(chunk, schema))
             parts += writer.finish()
-        except Exception:
+        except Exception as error:
             writer.discard()
+            if isinstance(error, LakeDamagedError) and _are_replaced(table, run):
+                return 0
             raise
         removed += run
     if not removed:
@@ -121,6 +124,12 @@ def compact(table: VersionTable, *, limits: LakeLimits | None = None, runtime: R
         return 0
     runtime.probe.reached("compact-committed")
     return len(removed)
+
+
+def _are_replaced(table: VersionTable, files: Sequence[SnapshotFile]) -> bool:
+    """Whether a rival replaced some of them: `table` was behind, and is not any more."""
+    table.reload()
+    return not {file.path for file in files} <= {file.path for file in table.snapshot().files}
 
 
 def _rows(table: VersionTable, files: Sequence[SnapshotFile]) -> Iterator[pa.Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -36,6 +37,10 @@ RESTORING = f"{INTERNAL}restoring"
 _ANY_TOPIC = f"{INTERNAL}topics"
 
 _PAUSE_MIN_S, _PAUSE_MAX_S = 0.001, 0.1
+
+_TRIES = 4
+"""Into how many the time of a question is divided. A broker that is back is asked by a client that can hear it after a
+quarter of that time at most; one that is busy has the quarter to answer in."""
 
 Key = TypeVar("Key")
 T = TypeVar("T")
@@ -87,13 +92,15 @@ class Cluster:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self._admin: AdminClient | None = clients.admin()
+        self._renewing = threading.Lock()
         self._known: dict[str, int] = {}
         """Partition counts of topics that were seen; dropped when one seems to be gone."""
         self._has_coordinator = False
 
     def close(self) -> None:
         """Let go of the client; whoever asks then hears that the log is closed."""
-        admin, self._admin = self._admin, None
+        with self._renewing:
+            admin, self._admin = self._admin, None
         discard(admin)
 
     @property
@@ -364,8 +371,10 @@ class Cluster:
             again: list[Any] = []
             last: BaseException | None = None
             stale = False
+            asked = self._admin
+            try_s = max(min(deadline.left_s, self._clients.timeout_s / _TRIES), 0.05)
             try:
-                futures = call(keys, max(deadline.left_s, 0.05))
+                futures = call(keys, try_s)
             except KafkaException as error:
                 futures, again, last = {}, keys, error
                 known = error_of(error)
@@ -373,10 +382,10 @@ class Cluster:
                     raise
             for key, future in futures.items():
                 try:
-                    answers[key] = future.result(deadline.left_s + 1)
+                    answers[key] = future.result(try_s + 1)
                 except FutureTimeoutError as error:
                     again.append(key)
-                    last = error
+                    last, stale = error, True
                 except KafkaException as error:
                     known = error_of(error)
                     code = None if known is None else known.code()
@@ -393,13 +402,20 @@ class Cluster:
                     stale = stale or code in STALE
             if not again:
                 return answers
+            if stale:
+                self._renew(asked)
             if deadline.passed:
                 raise self._clients.unavailable(doing, last) from last
             keys = again
             deadline.pause()
-            if stale:  # this client would ask with the old leader's epoch for ever
+
+    def _renew(self, old: AdminClient | None) -> None:
+        """Ask through a new client from now on, unless somebody saw to it already."""
+        with self._renewing:
+            if old is not None and self._admin is old:
                 self._clients.check_open()
                 self._admin = self._clients.admin()
+                discard(old)
 
     def _refused(self, doing: str, error: KafkaException) -> Exception:
         known = error_of(error)
