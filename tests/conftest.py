@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 from full_disk import mounted
+from hypothesis import HealthCheck, settings
 from s3_server import S3Server, find_server
 
 from tailrace.testing.kafka import LocalKafka
 
 # Before any test file imports it: its assertions then tell what they compared.
 pytest.register_assert_rewrite("log_contract")
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 _LONG_FIRST = ("crash", "cli", "golden", "contract", "property")
 

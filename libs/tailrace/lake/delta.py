@@ -85,6 +85,14 @@ class TableMeta:
         return replace(self, position=0, active=False, fold_packed=_packed(nothing))
 
     @property
+    def is_foremost(self) -> bool:
+        """Whether the version was the active one; where none was, whether its rows came last."""
+        if self.active:
+            return True
+        foremost = self.fold().foremost
+        return foremost is not None and foremost.name == self.view.name
+
+    @property
     def app_id(self) -> str:
         """Name of the app transaction."""
         return f"{self.topic}/{self.lane or 0}"

@@ -67,13 +67,13 @@ def next_step(now: TableMeta, before: TableMeta | None, snapshot: Snapshot | Non
 def still(now: TableMeta, before: TableMeta) -> Step:
     """The step where the tail turned out to hold no rows.
 
-    The active version goes along, so that the log may be trimmed behind it, and so does one that was active in between:
-    else it would seem to have lost what it never had. The others stay where they are.
+    The active version goes along (the last one where none is active), so that the log may be trimmed behind it, and so does
+    one that was active in between: else it would seem to have lost what it never had. The others stay where they are.
     """
     if now.active != before.active:
         return Step("note", "activated" if now.active else "not active any more")
     was_active = any(stop > before.position for _, stop in now.view.segments)
-    return Step("note" if now.active or was_active else "nothing", "no rows")
+    return Step("note" if now.is_foremost or was_active else "nothing", "no rows")
 
 
 def _same_column(old: FieldType, new: FieldType) -> bool:

@@ -394,6 +394,11 @@ class TableFold:
         return self.active.view(self.position if cut is None else cut) if self.active else None
 
     @property
+    def foremost(self) -> Version | None:
+        """The active version; where none is, the one whose rows come last."""
+        return self.active or max(self.versions.values(), key=lambda each: each.segments[-1][1] or 0, default=None)
+
+    @property
     def begun_ms(self) -> int | None:
         """When the active version began, or the one will have that an append begins; None where its time will say."""
         return self.active.begun_ms if self.active else self._tied_ms

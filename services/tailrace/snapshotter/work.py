@@ -265,14 +265,16 @@ class TableWork:
 
     def _wanted(self, fold: TableFold) -> list[str]:
         """The versions that a step has to look at: the active one, and those in the lake that were active at or after
-        their last snapshot, as far as is known. Those that were superseded before any snapshot do not get there."""
-        active = fold.active.name if fold.active is not None else None
+        their last snapshot, as far as is known, or lead while none is active. Those that were superseded before any snapshot
+        do not get there."""
+        foremost = fold.foremost
         names = []
         for name, version in fold.versions.items():
             snapshot = self.snapshots.get(name)
             stop = version.segments[-1][1]
+            leads = version is foremost and (version is fold.active or snapshot is not None)
             late = snapshot is not None and (stop is None or stop >= snapshot.position)
             stray = self._location.folder(self.lane.topic, name, self.lane.of_many) in self._strays
-            if name == active or late or stray or name in self._missing:
+            if leads or late or stray or name in self._missing:
                 names.append(name)
         return names
