@@ -40,7 +40,6 @@ def kafka(tmp_path: Path) -> Iterator[LocalKafka]:
         yield broker
 
 
-@pytest.mark.chaos  # until it is known to take no more than 90 s on two cores
 def test_a_fleet_under_siege(tmp_path: Path, kafka: LocalKafka) -> None:
     """Nothing is lost, nothing is there twice, each key's rows are in order, and it is soon over."""
     with Fleet(tmp_path, kafka, seed=SEED, size=Size(pause_s=0.25)) as fleet:

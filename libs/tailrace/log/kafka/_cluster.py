@@ -8,7 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
@@ -38,12 +45,27 @@ _ANY_TOPIC = f"{INTERNAL}topics"
 
 _PAUSE_MIN_S, _PAUSE_MAX_S = 0.001, 0.1
 
+_CONSUMERS_MAX = 2
+"""Groups whose consumers are kept: the snapshotters' is asked for again and again."""
+
 _TRIES = 4
 """Into how many the time of a question is divided. A broker that is back is asked by a client that can hear it after a
 quarter of that time at most; one that is busy has the quarter to answer in."""
 
 Key = TypeVar("Key")
 T = TypeVar("T")
+
+
+def _places_of(answered: Iterable[KafkaPartition]) -> tuple[dict[Partition, Place], KafkaError | None]:
+    """The places that there are, and what speaks against them for now."""
+    found: dict[Partition, Place] = {}
+    unsettled: KafkaError | None = None
+    for each in answered:
+        if each.error is not None and each.error.code() not in MISSING:
+            unsettled = each.error
+        elif each.error is None and each.offset >= 0:
+            found[Partition(each.topic, each.partition)] = Place(Offset(each.offset), each.metadata or "")
+    return found, unsettled
 
 
 class TopicFound(NamedTuple):
@@ -93,6 +115,8 @@ class Cluster:
         self._clients = clients
         self._admin: AdminClient | None = clients.admin()
         self._renewing = threading.Lock()
+        self._consumers: dict[str, Consumer] = {}
+        """By group, those that asked for its places of late."""
         self._known: dict[str, int] = {}
         """Partition counts of topics that were seen; dropped when one seems to be gone."""
         self._has_coordinator = False
@@ -101,7 +125,10 @@ class Cluster:
         """Let go of the client; whoever asks then hears that the log is closed."""
         with self._renewing:
             admin, self._admin = self._admin, None
-        discard(admin)
+            consumers = list(self._consumers.values())
+            self._consumers.clear()
+        for client in (admin, *consumers):
+            discard(client)
 
     @property
     def _asked(self) -> AdminClient:
@@ -284,12 +311,34 @@ class Cluster:
 
     # Groups
 
-    def places(self, group: str, partitions: Sequence[Partition] | None) -> dict[Partition, Place]:
-        """As `Log.places`; None: all that the group has."""
-        if partitions is not None and not partitions:
+    def places(self, group: str, partitions: Sequence[Partition]) -> dict[Partition, Place]:
+        """As `Log.places`.
+
+        A consumer of the group asks, not the admin client: librdkafka 2.16 ends the process where a connection breaks while
+        one of those asks a group's coordinator (librdkafka's pull request 5397).
+        """
+        if not partitions:
             return {}
-        asked = None if partitions is None else [KafkaPartition(*partition) for partition in partitions]
-        wanted = ConsumerGroupTopicPartitions(group, asked)
+        wanted = [KafkaPartition(*partition) for partition in partitions]
+        deadline = self.deadline()
+        while True:
+            self._clients.check_open()
+            consumer = self._consumer_of(group)
+            try:
+                found, unsettled = _places_of(consumer.committed(wanted, timeout=self._try_s(deadline)))
+            except KafkaException as error:
+                found, unsettled = {}, error_of(error)
+                if unsettled is None:
+                    raise self._clients.unavailable(f"asking for places of {group}", error) from error
+                self._forget_consumer(group, consumer)  # a new one forgets a wrong coordinator
+            if unsettled is None:
+                return found
+            if deadline.passed or unsettled.code() not in PASSING:
+                raise self._clients.unavailable(f"asking for places of {group}", unsettled)
+            deadline.pause()
+
+    def all_places(self, group: str) -> dict[Partition, Place]:
+        """Those in all topics. For what is done once, as a backup: see `places`."""
         deadline = self.deadline()
         self._wake_coordinator(group, deadline)
         while True:
@@ -297,24 +346,32 @@ class Cluster:
                 "asking for places",
                 [group],
                 lambda _, left_s: self._asked.list_consumer_group_offsets(
-                    [wanted], require_stable=True, request_timeout=left_s
+                    [ConsumerGroupTopicPartitions(group)], require_stable=True, request_timeout=left_s
                 ),
                 passed_over={KafkaError.GROUP_ID_NOT_FOUND},
             )
             if group not in answers:
                 return {}
-            found: dict[Partition, Place] = {}
-            unsettled: KafkaError | None = None
-            for each in answers[group].topic_partitions:
-                if each.error is not None and each.error.code() not in MISSING:
-                    unsettled = each.error
-                elif each.error is None and each.offset >= 0:
-                    found[Partition(each.topic, each.partition)] = Place(Offset(each.offset), each.metadata or "")
+            found, unsettled = _places_of(answers[group].topic_partitions)
             if unsettled is None:
                 return found
             if deadline.passed or unsettled.code() not in PASSING:
                 raise self._clients.unavailable(f"asking for places of {group}", unsettled)
             deadline.pause()
+
+    def _consumer_of(self, group: str) -> Consumer:
+        with self._renewing:
+            consumer = self._consumers.pop(group, None) or self._clients.consumer(**{"group.id": group})
+            self._consumers[group] = consumer
+            while len(self._consumers) > _CONSUMERS_MAX:
+                discard(self._consumers.pop(next(iter(self._consumers))))
+            return consumer
+
+    def _forget_consumer(self, group: str, consumer: Consumer) -> None:
+        with self._renewing:
+            if self._consumers.get(group) is consumer:
+                del self._consumers[group]
+                discard(consumer)
 
     def _wake_coordinator(self, group: str, deadline: Deadline) -> None:
         """On a cluster that never had a group, the first question of an admin client about one is never answered, and
@@ -372,7 +429,7 @@ class Cluster:
             last: BaseException | None = None
             stale = False
             asked = self._admin
-            try_s = max(min(deadline.left_s, self._clients.timeout_s / _TRIES), 0.05)
+            try_s = self._try_s(deadline)
             try:
                 futures = call(keys, try_s)
             except KafkaException as error:
@@ -408,6 +465,9 @@ class Cluster:
                 raise self._clients.unavailable(doing, last) from last
             keys = again
             deadline.pause()
+
+    def _try_s(self, deadline: Deadline) -> float:
+        return max(min(deadline.left_s, self._clients.timeout_s / _TRIES), 0.05)
 
     def _renew(self, old: AdminClient | None) -> None:
         """Ask through a new client from now on, unless somebody saw to it already."""

@@ -26,7 +26,7 @@ def take_cut(clients: Clients, cluster: Cluster, reader: Reader, registry: Regis
     for group in cluster.groups():
         of_group = {
             partition: Place(min(place.offset, partitions[partition].stop), place.metadata)
-            for partition, place in sorted(cluster.places(group, None).items())
+            for partition, place in sorted(cluster.all_places(group).items())
             if partition in partitions
         }
         if of_group:
