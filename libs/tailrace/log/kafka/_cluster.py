@@ -46,7 +46,7 @@ _ANY_TOPIC = f"{INTERNAL}topics"
 _PAUSE_MIN_S, _PAUSE_MAX_S = 0.001, 0.1
 
 _CONSUMERS_MAX = 2
-"""Groups whose consumers are kept: the snapshotters' is asked for again and again."""
+"""Groups whose consumers are kept: that of the snapshotters is asked for again and again."""
 
 _TRIES = 4
 """Into how many the time of a question is divided. A broker that is back is asked by a client that can hear it after a
@@ -116,7 +116,7 @@ class Cluster:
         self._admin: AdminClient | None = clients.admin()
         self._renewing = threading.Lock()
         self._consumers: dict[str, Consumer] = {}
-        """By group, those that asked for its places of late."""
+        """By group, those that asked for its places of late; whoever uses one takes it out."""
         self._known: dict[str, int] = {}
         """Partition counts of topics that were seen; dropped when one seems to be gone."""
         self._has_coordinator = False
@@ -323,14 +323,16 @@ class Cluster:
         deadline = self.deadline()
         while True:
             self._clients.check_open()
-            consumer = self._consumer_of(group)
+            consumer = self._take_consumer(group)
             try:
                 found, unsettled = _places_of(consumer.committed(wanted, timeout=self._try_s(deadline)))
             except KafkaException as error:
+                discard(consumer)  # a new one forgets a wrong coordinator
                 found, unsettled = {}, error_of(error)
                 if unsettled is None:
                     raise self._clients.unavailable(f"asking for places of {group}", error) from error
-                self._forget_consumer(group, consumer)  # a new one forgets a wrong coordinator
+            else:
+                self._give_back(group, consumer)
             if unsettled is None:
                 return found
             if deadline.passed or unsettled.code() not in PASSING:
@@ -359,19 +361,20 @@ class Cluster:
                 raise self._clients.unavailable(f"asking for places of {group}", unsettled)
             deadline.pause()
 
-    def _consumer_of(self, group: str) -> Consumer:
+    def _take_consumer(self, group: str) -> Consumer:
+        """One that nobody else uses: a consumer that is closed under a call ends the process."""
         with self._renewing:
-            consumer = self._consumers.pop(group, None) or self._clients.consumer(**{"group.id": group})
-            self._consumers[group] = consumer
-            while len(self._consumers) > _CONSUMERS_MAX:
-                discard(self._consumers.pop(next(iter(self._consumers))))
-            return consumer
+            kept = self._consumers.pop(group, None)
+        return kept or self._clients.consumer(**{"group.id": group})
 
-    def _forget_consumer(self, group: str, consumer: Consumer) -> None:
+    def _give_back(self, group: str, consumer: Consumer) -> None:
         with self._renewing:
-            if self._consumers.get(group) is consumer:
-                del self._consumers[group]
-                discard(consumer)
+            surplus = [consumer]
+            if self._admin is not None and group not in self._consumers:
+                self._consumers[group] = surplus.pop()
+                surplus += [self._consumers.pop(oldest) for oldest in list(self._consumers)[:-_CONSUMERS_MAX]]
+        for each in surplus:
+            discard(each)
 
     def _wake_coordinator(self, group: str, deadline: Deadline) -> None:
         """On a cluster that never had a group, the first question of an admin client about one is never answered, and
