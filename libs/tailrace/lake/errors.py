@@ -27,8 +27,12 @@ _WAYS_OUT = (
         "the lake's disk is full, so free some space there",
     ),
     (
-        re.compile(r"permission denied|read-only|forbidden|access ?denied|\b403\b", re.IGNORECASE),
+        re.compile(r"permission denied|read-only", re.IGNORECASE),
         "give the snapshotter's user the right to read and write there",
+    ),
+    (
+        re.compile(r"forbidden|access ?denied|\b40[13]\b|unauthori[sz]ed|privileges", re.IGNORECASE),
+        "look at the credentials and at what they allow",
     ),
 )
 """What to do, by what the cause says of itself."""
