@@ -198,7 +198,7 @@ class Repeats:
 
     def _ends(self, partitions: Iterable[Partition]) -> dict[Partition, Offset]:
         ends: dict[Partition, Offset] = {}
-        for partition in partitions:
+        for partition in partitions:  # each by itself: a topic that is gone holds up no other
             try:
                 ends |= self._log.ends([partition])
             except TailraceError as error:

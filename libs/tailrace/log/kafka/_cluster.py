@@ -114,7 +114,8 @@ class Cluster:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self._admin: AdminClient | None = clients.admin()
-        self._renewing = threading.Lock()
+        self._lock = threading.Lock()
+        """Over the clients that are kept."""
         self._consumers: dict[str, Consumer] = {}
         """By group, those that asked for its places of late; whoever uses one takes it out."""
         self._known: dict[str, int] = {}
@@ -122,8 +123,8 @@ class Cluster:
         self._has_coordinator = False
 
     def close(self) -> None:
-        """Let go of the client; whoever asks then hears that the log is closed."""
-        with self._renewing:
+        """Let go of the clients; whoever asks then hears that the log is closed."""
+        with self._lock:
             admin, self._admin = self._admin, None
             consumers = list(self._consumers.values())
             self._consumers.clear()
@@ -320,30 +321,31 @@ class Cluster:
         if not partitions:
             return {}
         wanted = [KafkaPartition(*partition) for partition in partitions]
-        deadline = self.deadline()
-        while True:
-            self._clients.check_open()
+
+        def ask(deadline: Deadline) -> tuple[dict[Partition, Place], KafkaError | None]:
             consumer = self._take_consumer(group)
             try:
-                found, unsettled = _places_of(consumer.committed(wanted, timeout=self._try_s(deadline)))
+                answered = consumer.committed(wanted, timeout=self._try_s(deadline))
             except KafkaException as error:
                 discard(consumer)  # a new one forgets a wrong coordinator
-                found, unsettled = {}, error_of(error)
+                unsettled = error_of(error)
                 if unsettled is None:
                     raise self._clients.unavailable(f"asking for places of {group}", error) from error
-            else:
-                self._give_back(group, consumer)
-            if unsettled is None:
-                return found
-            if deadline.passed or unsettled.code() not in PASSING:
-                raise self._clients.unavailable(f"asking for places of {group}", unsettled)
-            deadline.pause()
+                return {}, unsettled
+            self._give_back(group, consumer)
+            return _places_of(answered)
+
+        return self._settled_places(group, ask)
 
     def all_places(self, group: str) -> dict[Partition, Place]:
         """Those in all topics. For what is done once, as a backup: see `places`."""
-        deadline = self.deadline()
-        self._wake_coordinator(group, deadline)
-        while True:
+        if not self._has_coordinator:
+            # On a cluster that never had a group, the first question of an admin client about one is never answered, and
+            # repeating it ends the process (librdkafka 2.16). A consumer asks until there is a coordinator.
+            self.places(group, [Partition(_ANY_TOPIC, 0)])
+            self._has_coordinator = True
+
+        def ask(_: Deadline) -> tuple[dict[Partition, Place], KafkaError | None]:
             answers = self._ask(
                 "asking for places",
                 [group],
@@ -352,9 +354,18 @@ class Cluster:
                 ),
                 passed_over={KafkaError.GROUP_ID_NOT_FOUND},
             )
-            if group not in answers:
-                return {}
-            found, unsettled = _places_of(answers[group].topic_partitions)
+            return _places_of(answers[group].topic_partitions) if group in answers else ({}, None)
+
+        return self._settled_places(group, ask)
+
+    def _settled_places(
+        self, group: str, ask: Callable[[Deadline], tuple[dict[Partition, Place], KafkaError | None]]
+    ) -> dict[Partition, Place]:
+        """What `ask` finds, once nothing speaks against it any more."""
+        deadline = self.deadline()
+        while True:
+            self._clients.check_open()
+            found, unsettled = ask(deadline)
             if unsettled is None:
                 return found
             if deadline.passed or unsettled.code() not in PASSING:
@@ -363,34 +374,18 @@ class Cluster:
 
     def _take_consumer(self, group: str) -> Consumer:
         """One that nobody else uses: a consumer that is closed under a call ends the process."""
-        with self._renewing:
+        with self._lock:
             kept = self._consumers.pop(group, None)
         return kept or self._clients.consumer(**{"group.id": group})
 
     def _give_back(self, group: str, consumer: Consumer) -> None:
-        with self._renewing:
+        with self._lock:
             surplus = [consumer]
             if self._admin is not None and group not in self._consumers:
                 self._consumers[group] = surplus.pop()
                 surplus += [self._consumers.pop(oldest) for oldest in list(self._consumers)[:-_CONSUMERS_MAX]]
         for each in surplus:
             discard(each)
-
-    def _wake_coordinator(self, group: str, deadline: Deadline) -> None:
-        """On a cluster that never had a group, the first question of an admin client about one is never answered, and
-        repeating it ends the process (librdkafka 2.16). A consumer asks until there is a coordinator."""
-        while not self._has_coordinator:
-            consumer = self._clients.consumer(**{"group.id": group})  # a new one forgets a wrong coordinator
-            try:
-                consumer.committed([KafkaPartition(_ANY_TOPIC, 0)], timeout=max(min(deadline.left_s, 2.0), 0.05))
-                self._has_coordinator = True
-            except KafkaException as error:
-                known = error_of(error)
-                if known is None or known.code() not in PASSING or deadline.passed:
-                    raise self._clients.unavailable(f"finding the coordinator of {group}", error) from error
-                deadline.pause()
-            finally:
-                discard(consumer)
 
     def groups(self) -> list[str]:
         """All groups of the cluster, other programs' too."""
@@ -474,7 +469,7 @@ class Cluster:
 
     def _renew(self, old: AdminClient | None) -> None:
         """Ask through a new client from now on, unless somebody saw to it already."""
-        with self._renewing:
+        with self._lock:
             if old is not None and self._admin is old:
                 self._clients.check_open()
                 self._admin = self._clients.admin()
