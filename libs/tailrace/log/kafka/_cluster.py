@@ -280,6 +280,8 @@ class Cluster:
                 dict.fromkeys(some, spec), isolation_level=isolation, request_timeout=left_s
             ),
             missing=lambda key: keys[key],
+            # Where the connection breaks under the question, librdkafka 2.16 answers OFFSET_INVALID without an error.
+            answered=lambda info: info.offset >= 0,
         )
         return {keys[key]: Offset(answers[key].offset) for key in keys}
 
@@ -307,6 +309,7 @@ class Cluster:
             [key],
             lambda some, left_s: self._asked.delete_records(some, request_timeout=left_s, operation_timeout=left_s),
             missing=lambda _: partition,
+            answered=lambda deleted: deleted.low_watermark >= 0,
         )
         return Offset(answers[key].low_watermark)
 
@@ -412,11 +415,12 @@ class Cluster:
         *,
         passed_over: Iterable[int] = (),
         missing: Callable[[Any], Partition] | None = None,
+        answered: Callable[[Any], bool] = lambda _: True,
     ) -> dict[Any, Any]:
         """The answer for each key; asks again for those whose failure passes, until the time is up.
 
         Keys whose error is in `passed_over` are left out. With `missing`, one whose topic is gone raises
-        TopicNotFoundError, and one that only seems to be gone is asked for again.
+        TopicNotFoundError, and one that only seems to be gone is asked for again. What is not `answered` is no answer.
         """
         deadline = self.deadline()
         answers: dict[Any, Any] = {}
@@ -437,7 +441,10 @@ class Cluster:
                     raise
             for key, future in futures.items():
                 try:
-                    answers[key] = future.result(try_s + 1)
+                    answer = future.result(try_s + 1)
+                    if not answered(answer):
+                        raise KafkaException(KafkaError(KafkaError._TRANSPORT, "the connection broke"))
+                    answers[key] = answer
                 except FutureTimeoutError as error:
                     again.append(key)
                     last, stale = error, True
