@@ -526,7 +526,9 @@ def run_until_all_kinds(
         counts += run(
             backends, examples=examples, steps=steps, repeatable=repeatable, shrink=shrink, seed_number=seed_number
         )
-        if min(counts[kind] for kind in STEPS) >= least:
+        rarest = min(STEPS, key=lambda kind: counts[kind])
+        print(f"round {round_number}: {counts.total()} steps, of {rarest} {counts[rarest]}", flush=True)
+        if counts[rarest] >= least:
             break
     assert_all_kinds(counts, least)
 
