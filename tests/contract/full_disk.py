@@ -14,10 +14,10 @@ __all__ = ["fill_up", "mounted"]
 
 
 @contextmanager
-def mounted(folder: Path) -> Iterator[Path]:
-    """A file system of 24 MiB at `folder`; skips the test where none can be mounted."""
+def mounted(folder: Path, mib: int = 24) -> Iterator[Path]:
+    """A file system of so many MiB at `folder`; skips the test where none can be mounted."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(folder)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         pytest.skip("a small tmpfs cannot be mounted here (it takes root)")
     yield folder

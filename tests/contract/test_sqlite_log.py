@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from full_disk import mounted
 from log_contract import (
     DEADLINE_S,
     LogContract,
@@ -415,14 +416,9 @@ async def test_waiting_writes_nothing_and_takes_no_time(make_log: MakeLog, datab
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 2 MB; needs the right to mount."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", disk], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"no small disk to fill, mounting needs root: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
+    """Of 2 MiB."""
+    with mounted(tmp_path / "disk", mib=2) as folder:
+        yield folder
 
 
 async def test_a_full_disk_loses_nothing_and_goes_on_by_itself(small_disk: Path) -> None:

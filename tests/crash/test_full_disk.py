@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import requests
 from full_disk import fill_up
 from kill_harness import AGAIN, COPY, GRAPH, TOTAL, House, read_table, wait_for
 
-from tailrace.log import open_log
+from tailrace.log import Log, open_log
+from tailrace.testing.kafka import LocalKafka
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -25,6 +27,20 @@ def running(house: House) -> Iterator[House]:
     finally:
         if house.process.poll() is None:
             house.kill()
+
+
+def check_all_went_through(log: Log, accepted: list[int]) -> None:
+    """What was accepted is there, went through the nodes, and is nowhere twice."""
+    lucky = {one for one in accepted if one % 97 != 13}
+
+    def copied() -> list[int]:
+        return [row["number"] for row in read_table(log, "kills.t2")]
+
+    wait_for(lambda: set(copied()) >= lucky, "every accepted row went through the nodes", 120)
+    for numbers in (copied(), [json.loads(row["record"])["number"] for row in read_table(log, "kills.t1")]):
+        assert len(numbers) == len(set(numbers))
+        assert set(numbers) >= lucky
+    assert set(numbers) >= set(accepted)
 
 
 def test_a_house_on_a_full_disk_refuses_and_goes_on(tmp_path: Path, small_disk: Path) -> None:
@@ -64,12 +80,51 @@ def test_a_house_on_a_full_disk_refuses_and_goes_on(tmp_path: Path, small_disk: 
         filler.unlink()
         wait_for(lambda: post(number + len(accepted) + len(refused)), "posts are taken again", 30)
         with contextlib.closing(open_log(url)) as log:
-            lucky = {one for one in accepted if one % 97 != 13}
-            copied = lambda: {row["number"] for row in read_table(log, "kills.t2")}  # noqa: E731
-            wait_for(lambda: copied() >= lucky, "every accepted row went through the nodes", 60)
-            rows = [json.loads(row["record"])["number"] for row in read_table(log, "kills.t1")]
-            assert len(rows) == len(set(rows))
-            assert set(accepted) <= set(rows)
-            copies = [row["number"] for row in read_table(log, "kills.t2")]
-            assert len(copies) == len(set(copies))
+            check_all_went_through(log, accepted)
+        assert house.stop() == 0
+
+
+@pytest.mark.kafka
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+def test_a_broker_on_a_full_disk_ends_and_all_goes_on_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
+    """Kafka ends where its only disk is full; the house lives, says that its log is away, and needs no restart."""
+    app = tmp_path / "app"
+    app.mkdir()
+    for name, text in (("graph.yml", GRAPH), ("copy.py", COPY), ("again.py", AGAIN), ("total.sql", TOTAL)):
+        (app / name).write_text(text)
+    with (
+        LocalKafka(folder=small_disk / "kafka", startup_timeout=timedelta(seconds=120)) as broker,
+        running(House(tmp_path / "house", broker.url, app)) as house,
+        requests.Session() as session,
+    ):
+        house.wait_until_serving()
+        accepted: list[int] = []
+        refused: list[requests.Response] = []
+
+        def post(number: int) -> bool:
+            body = {"number": number, "text": "x" * 2000}
+            response = session.post(f"http://127.0.0.1:{house.port}/webhooks/orders1", json=body, timeout=60)
+            (accepted.append(number) if response.status_code == 200 else refused.append(response))
+            return response.status_code == 200
+
+        wait_for(lambda: post(len(accepted) + len(refused)), "the log takes posts", 60)
+        refused.clear()
+        filler = small_disk / "filler"
+        fill_up(filler)
+        number = 100
+        while not refused:
+            assert number < 20_000, "a full disk refuses nothing"
+            post(number)
+            number += 1
+        assert refused[-1].status_code == 503
+        assert int(refused[-1].headers["Retry-After"]) >= 1
+        wait_for(lambda: not broker.running, "the broker has ended")
+        assert "No space left on device" in broker.log_tail(400)
+        assert house.process.poll() is None, house.stderr()
+        filler.unlink()
+        broker.restart()
+        wait_for(lambda: post(number + len(accepted) + len(refused)), "posts are taken again", 120)
+        with contextlib.closing(open_log(broker.url)) as log:
+            check_all_went_through(log, accepted)
         assert house.stop() == 0

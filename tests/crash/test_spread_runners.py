@@ -59,6 +59,14 @@ def test_nodes_move_and_each_record_counts_once(tmp_path: Path, kafka_broker: Lo
             lambda: sum(slot.startswith(f"{SLUG}/") for slot in two.page("status")) == NODES,
             "the table of statuses has followed",
         )
+        # What does not run here is told of, and what runs goes on.
+        unfit = write_app(tmp_path / "unfit", SLUG, 1)
+        (unfit / "requirements.txt").write_text("./nothing-here\n")
+        with (unfit / "graph.yml").open("a") as file:
+            file.write("requirements_file: requirements.txt\n")
+        ControlLog(log).deploy(load_app(unfit), "a test")
+        wait_for(lambda: "cannot run beside the rest, which goes on" in two.stderr(), "it is told of")
+        assert "nothing-here" in two.stderr()
         check_copies(log, SLUG, NODES, feed.end())
         assert "tailrace_runner_shards 32" in two.page("metrics")
         two.process.terminate()
