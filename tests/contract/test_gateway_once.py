@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from table_reading import fold_topic, reader_of
 
@@ -256,7 +256,6 @@ async def test_a_question_that_is_asked_again_is_not_asked_twice(log: Log) -> No
     assert len(records(log, "shop.asks")) == 1
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 40)), max_size=60),
     st.integers(1, 5),

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from table_reading import fold_topic, reader_of
 
@@ -164,7 +164,6 @@ _JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(_JSON, min_size=1, max_size=6), st.booleans())
 def test_values_are_split_where_they_end(values: list[Any], spaced: bool) -> None:
     """Whatever stands in their texts; the pieces are the bytes between the commas."""
@@ -172,7 +171,6 @@ def test_values_are_split_where_they_end(values: list[Any], spaced: bool) -> Non
     assert _split(b",".join(pieces)) == pieces
 
 
-@settings(deadline=None)
 @given(st.lists(_JSON, min_size=1, max_size=5), st.booleans(), st.booleans(), st.integers(1, 5))
 def test_shaping_takes_whatever_is_json(values: list[Any], flatten: bool, filtered: bool, partitions: int) -> None:
     """It ends in a message or a refusal; no row is lost on the way save by a rule."""

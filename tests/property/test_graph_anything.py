@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tailrace.graph import App, build_app, format_errors, lineage, read_python, read_sql, topic_name
 
-QUICK = settings(max_examples=150, deadline=None)
+QUICK = settings(max_examples=150)
 
 
 def words(text: str) -> list[str]:

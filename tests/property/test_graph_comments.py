@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tailrace.graph import strip_sql_comments
 
-QUICK = settings(max_examples=300, deadline=None)
+QUICK = settings(max_examples=300)
 
 TEXT = st.text("ab-/*'\"${}\\\n %#E", max_size=8)
 WORDS = st.sampled_from(["select", "a", "1", ",", "(", ")", "-", "/", "*", "e", "$1", "{", "}", "%", "\n", "\r\n"])

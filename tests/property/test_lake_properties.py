@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_reading import LogSource, fold_topic
 
@@ -335,7 +335,7 @@ def run(script: Sequence[tuple[Any, ...]], lane: int | None) -> None:
         house.check()
 
 
-shared = settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+shared = settings(max_examples=20)
 
 
 lanes = st.sampled_from([None, 0, 2])

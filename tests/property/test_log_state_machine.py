@@ -497,7 +497,6 @@ def run(
         settings=settings(
             max_examples=examples,
             stateful_step_count=steps,
-            deadline=None,
             database=None,
             derandomize=repeatable,
             # Not `explain`: its tracer runs inside librdkafka's callbacks, and is slow.

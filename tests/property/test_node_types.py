@@ -136,7 +136,7 @@ def check_ways_out(read: list[dict[str, Any]], streamed: list[dict[str, Any]] | 
 
 
 @pytest.mark.parametrize("write", [one_by_one, together, as_frame])
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(rows=records())
 def test_values_come_out_as_what_they_were(
     write: Callable[[list[dict[str, Any]]], None], rows: list[dict[str, Any]]
@@ -151,7 +151,7 @@ def test_values_come_out_as_what_they_were(
             check_ways_out(read, streamed)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(rows=records())
 def test_values_through_sql_come_out_as_what_they_were(rows: list[dict[str, Any]]) -> None:
     read, streamed = expected(rows)
@@ -165,7 +165,7 @@ def test_values_through_sql_come_out_as_what_they_were(rows: list[dict[str, Any]
             check_ways_out(read, streamed, "output_table")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=2, max_size=3), st.data())
 def test_all_ways_out_agree_after_widening(kinds: list[str], data: st.DataObject) -> None:
     """One column that is given values of other kinds, by other ways, in later runs."""
@@ -189,7 +189,7 @@ def test_all_ways_out_agree_after_widening(kinds: list[str], data: st.DataObject
                 assert one["c"] == value
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.lists(st.sampled_from(sorted(COLUMNS)), min_size=2, max_size=3), st.data())
 def test_the_lake_gives_the_same_after_widening_and_a_trim(kinds: list[str], data: st.DataObject) -> None:
     """Rows in the lake and gone from the log, wider ones after them, those in the lake too: all ways out give what they

@@ -49,7 +49,7 @@ def messages(draw: st.DrawFn) -> tuple[dict[str, str], list[list[Any]]]:
     return fields, draw(st.lists(st.lists(rows, min_size=1, max_size=4), min_size=1, max_size=5))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(messages())
 def test_what_arrow_parses_is_what_is_decoded(case: tuple[dict[str, str], list[list[Any]]]) -> None:
     """The same table, NULLs and all, from the same bytes."""

@@ -42,7 +42,7 @@ from tailrace.tables.schema import (
     widen_value,
 )
 
-ordinary = settings(max_examples=200, deadline=None)
+ordinary = settings(max_examples=200)
 
 decimals = st.builds(
     lambda digits, scale: make_type("Decimal", precision=digits, scale=min(digits, scale)),
@@ -145,7 +145,7 @@ def test_a_value_fits_the_type_inferred_for_it(value: object) -> None:
     assert same(cast_value(cast, field_type), cast)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(values, types)
 def test_a_value_fits_every_type_above_its_own(value: object, other: FieldType) -> None:
     """So a field that has grown holds all that made it grow."""
@@ -154,7 +154,7 @@ def test_a_value_fits_every_type_above_its_own(value: object, other: FieldType) 
     assert same(cast_value(cast, joined), cast)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(values, types, types)
 def test_widening_is_defined_wherever_casting_was(value: object, a: FieldType, other: FieldType) -> None:
     """A canonical value of a type can always be taken to a wider one, and in two steps as in one."""
@@ -170,7 +170,7 @@ def test_widening_is_defined_wherever_casting_was(value: object, a: FieldType, o
 # Rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), values, max_size=3), max_size=4))
 def test_rows_come_back_as_what_they_were(rows: list[dict[str, object]]) -> None:
     """value -> infer -> cast -> JSON -> parse -> decode gives the canonical value, for streams and for reads."""
@@ -191,7 +191,7 @@ def test_rows_come_back_as_what_they_were(rows: list[dict[str, object]]) -> None
                 assert same(got[name], wanted), (name, field_type)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(values, max_size=4), types, st.booleans())
 def test_arrow_holds_what_rows_hold(given_values: list[object], other: FieldType, for_stream: bool) -> None:
     """Rows -> Arrow -> rows is the identity, and widening a column is widening its values."""
@@ -212,7 +212,7 @@ def test_arrow_holds_what_rows_hold(given_values: list[object], other: FieldType
         assert got["y"] is None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(values, max_size=4))
 def test_a_frame_of_objects_is_written_like_records(given_values: list[object]) -> None:
     """A DataFrame's column of objects holds the same values as records with them."""
@@ -226,7 +226,7 @@ def test_a_frame_of_objects_is_written_like_records(given_values: list[object]) 
         assert same(row["x"], cast_value(value, fields["x"]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(values, max_size=4))
 def test_a_frame_that_was_read_can_be_written_again(given_values: list[object]) -> None:
     """Read a frame, append it elsewhere: the commonest thing that batch nodes do. Json has become text by then."""

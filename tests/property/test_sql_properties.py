@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tailrace.sql import Database, DatabaseLimits, SqlError, SqlTemplateError, quote_identifier, render, sql_literal
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
 dangerous = st.one_of(texts, st.text("'\"\\;-/*{}%$e\n: ", max_size=20))
@@ -128,7 +128,7 @@ def test_order_by_puts_nulls_where_postgres_does(database: Database, rows: list[
     assert database.query("select i from t order by i desc").column(0).to_pylist() == up[::-1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     sql=st.one_of(
         dangerous,
@@ -174,7 +174,7 @@ def test_nonsense_is_an_error_of_ours(database: Database, sql: str) -> None:
         pass
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     source=st.one_of(
         dangerous,

@@ -97,7 +97,7 @@ def row_by_row(rows: list[dict[str, Any]], fields: dict[str, FieldType]) -> tupl
 
 
 @given(types, st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example(make_type("Date"), ["0000-01-01", "2020-01-01"])
 @example(make_type("Decimal", precision=38, scale=38), ["50103652.11"])
 def test_a_column_holds_what_its_rows_hold(field_type: FieldType, data: st.DataObject | list[Any]) -> None:
@@ -138,7 +138,7 @@ def abs_ok(value: object) -> bool:
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 3) | st.just("x"), max_size=3), max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_row_is_left_out_whole(rows: list[dict[str, Any]]) -> None:
     """Missing values are NULL, unknown keys are nobody's; one value that does not fit takes its row away."""
     fields = {"a": make_type("Integer"), "b": make_type("Text"), "c": make_type("Integer")}
@@ -166,7 +166,7 @@ def test_a_row_is_left_out_whole(rows: list[dict[str, Any]]) -> None:
         max_size=4,
     )
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_rows_without_their_heads_are_the_rows(values: list[bytes]) -> None:
     """Heads are passed over only where what is left is nothing but rows."""
     batch = Messages(range(len(values)), [0] * len(values), [len(value) for value in values], b",".join(values))

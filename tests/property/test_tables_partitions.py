@@ -177,7 +177,7 @@ def as_of(app: TestApp, cuts: Sequence[int], folder: Path, lake: Lake | None = N
     return then
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     writes=writes,
     last=last_writes,

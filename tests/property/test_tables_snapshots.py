@@ -213,7 +213,7 @@ def streamed(reader: VersionReader, place: tuple[int, int]) -> list[tuple[type, 
 
 
 @given(st.data())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_snapshot_and_its_tail_are_the_log(data: st.DataObject) -> None:
     """Reads, counts and streams from any place give the same rows, values, ids and places."""
     topic = Topic(history(data))
@@ -262,7 +262,7 @@ def test_a_snapshot_and_its_tail_are_the_log(data: st.DataObject) -> None:
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_lanes_with_snapshots_of_their_own_are_the_table(data: st.DataObject) -> None:
     """Each partition has its cut and its snapshot; the types and the key that tie them are as of the cuts."""
     shows_id = data.draw(st.booleans())

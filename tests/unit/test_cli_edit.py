@@ -97,7 +97,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path, text: str, reason: str) 
     assert "node_file: sub/b.py" in refused.value.hint
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20))
 def test_any_title_is_read_back(text: str) -> None:
     assert yaml.safe_load(f"title: {yaml_text(text)}\n") == {"title": text}

@@ -602,7 +602,7 @@ def test_what_is_no_schedule_is_refused(text: str) -> None:
         check_schedule(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(T0, T0 + 10**11), st.sampled_from(["* * * * *", "*/30 * * * *", "0 22 * * *", "15 3 * * 1"]))
 def test_last_and_next_fire_enclose_the_time(at_ms: int, text: str) -> None:
     last, after = last_fire_ms(text, at_ms), next_fire_ms(text, at_ms)
@@ -630,7 +630,7 @@ RECORDS = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(RECORDS)
 def test_a_record_survives_being_stored(record: SlotRecord) -> None:
     """Also the fields of a newer version, which this one carries along."""

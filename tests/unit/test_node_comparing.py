@@ -74,7 +74,7 @@ def test_all_are_counted_and_some_shown() -> None:
 rows = st.lists(st.fixed_dictionaries({"k": st.integers(0, 5), "v": st.integers(0, 2)}), max_size=12)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(rows, rows)
 def test_counts_add_up(was: Rows, now: Rows) -> None:
     """Each row of each side is in exactly one count, and what is shown is what is counted."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable, Schema
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.tables.schema import (
@@ -109,7 +109,6 @@ def test_names_that_differ_by_case_get_numbers(names: list[str], stored: list[st
 
 
 @given(st.lists(st.text("aA_1", max_size=4), unique=True))
-@settings(deadline=None)
 def test_a_new_field_changes_no_column(names: list[str]) -> None:
     """Files that are there already keep their columns."""
     stored = list(stored_names(dict.fromkeys(names, TEXT)).values())

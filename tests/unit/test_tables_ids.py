@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tailrace.tables import BadIdError, IdMaker, parse_id
@@ -24,7 +24,6 @@ def test_an_id_has_26_lower_case_characters() -> None:
 
 
 @given(offsets, rows, st.integers(0, 255), st.integers(0, (1 << 48) - 1))
-@settings(deadline=None)
 def test_an_id_can_be_turned_back_into_its_place(offset: int, row: int, partition: int, born_ms: int) -> None:
     """`Stream.seek` and deletes by id rest on it."""
     place = parse_id(IdMaker("shop.orders", born_ms, partition).id_at(offset, row))
@@ -32,7 +31,6 @@ def test_an_id_can_be_turned_back_into_its_place(offset: int, row: int, partitio
 
 
 @given(st.tuples(offsets, rows), st.tuples(offsets, rows))
-@settings(deadline=None)
 def test_text_order_is_log_order(one: tuple[int, int], other: tuple[int, int]) -> None:
     """Plain string comparison is the stream's order."""
     ids = IdMaker("shop.orders", BORN_MS)
@@ -51,7 +49,6 @@ def test_tables_born_together_do_not_share_ids() -> None:
 
 
 @given(st.lists(st.tuples(offsets, rows), max_size=20), st.integers(0, 255))
-@settings(deadline=None)
 def test_many_ids_at_once_are_those_one_by_one(places: list[tuple[int, int]], partition: int) -> None:
     """Made, and turned back into places, vectorised for Arrow."""
     ids = IdMaker("shop.orders", BORN_MS, partition)

@@ -99,7 +99,7 @@ def test_a_staged_file_outside_its_folder_is_refused(tmp_path: Path) -> None:
     st.booleans(),
     st.integers(1, 7),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_reads_and_streams_agree_with_a_plain_list(
     steps: list[tuple[str, list[tuple[int, int]] | None]], keyed: bool, rows_max: int
 ) -> None:
