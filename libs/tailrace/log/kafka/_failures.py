@@ -68,6 +68,7 @@ PASSING = frozenset(
         *(KafkaError.OFFSET_NOT_AVAILABLE, KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.UNKNOWN_LEADER_EPOCH),
         *(KafkaError.FENCED_LEADER_EPOCH, KafkaError.KAFKA_STORAGE_ERROR, KafkaError.LISTENER_NOT_FOUND),
         *(KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND, KafkaError.THROTTLING_QUOTA_EXCEEDED),
+        KafkaError.INVALID_REPLICATION_FACTOR,  # also where the brokers have just started, and none takes topics yet
     )
 )
 """What goes away by itself: ask again until the time is up."""
