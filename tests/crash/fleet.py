@@ -451,6 +451,8 @@ class Fleet:
             wait_for(self._settled, "every post went through all nodes", self._patience_s)
             wait_for(self._lake_follows(), "all is in the lake", self._patience_s)
         except AssertionError as error:
+            for name, runner in self.runners.items():  # pytest shows it with the failure
+                print(f"{name}: shards {sorted(runner.shards())}, {runner.page('status')}\n{runner.stderr()[-8000:]}")
             raise PromiseBrokenError(f"{error}; {self._counts()}; ended: {self.ended}") from error
         return self._check()
 

@@ -54,7 +54,9 @@ HARMLESS = {
     "exits": "import sys\nsys.exit(1)\n",
 }
 GOOD = "from patterns import Table\nout = Table('out', 'w')\nfor row in Table('orders').as_stream():\n    out.append({'n': row['record']['n']})\n"
-LIMITS = "    timeout: 3\n    memory: 512MB\n    trigger: manual\n"
+LIMITS = "    memory: 512MB\n    trigger: manual\n"
+ENDLESS = ("never_ends", "never_ends_quietly")
+"""The others have time enough on any machine."""
 
 
 def write_app(folder: Path) -> None:
@@ -64,7 +66,8 @@ def write_app(folder: Path) -> None:
     (folder / "good.py").write_text(GOOD)
     for name, source in {**{k: v[0] for k, v in HOSTILE.items()}, **HARMLESS}.items():
         (folder / f"{name}.py").write_text(source)
-        lines.append(f"  - node_file: {name}.py\n    id: {name.replace('_', '')}\n{LIMITS}".rstrip())
+        limits = LIMITS + "    timeout: 3\n" * (name in ENDLESS)
+        lines.append(f"  - node_file: {name}.py\n    id: {name.replace('_', '')}\n{limits}".rstrip())
     lines += ["stores:", "  - {table: orders, id: t1}", "  - {table: out, id: t2}"]
     (folder / "graph.yml").write_text("\n".join(lines) + "\n")
 
