@@ -522,6 +522,22 @@ async def test_close_takes_less_than_two_seconds_whatever_they_do(pool: WorkerPo
         await pool.spawn(spec())
 
 
+async def test_two_who_close_a_pool_close_it_once(tmp_path: Path) -> None:
+    """A descriptor that is closed twice may be somebody else's by then."""
+    pool = Pool(folder=tmp_path / "pools", paths=[HERE], preload=())
+    await pool.start()
+    await pool.spawn(spec())
+    folder = pool.folder
+
+    async def close() -> int:
+        await pool.close()
+        assert not folder.exists()
+        return os.open("/dev/null", os.O_RDONLY)  # it has the lowest number that is free
+
+    for opened in await asyncio.gather(close(), close()):
+        os.close(opened)  # nobody else has closed it
+
+
 async def test_a_spawn_that_was_given_up_leaves_no_worker(pool: WorkerPool) -> None:
     await pool.spawn(spec())
     assert pool.zygote_pid is not None

@@ -85,10 +85,8 @@ class WorkerPools:
 
     async def close(self) -> None:
         """End all workers; takes about two seconds."""
-        for mourner in self._sandboxes.values():
-            mourner.cancel()
         pools = [self._default, self._light, *self._by_environment.values(), *self._sandboxes]
-        await asyncio.gather(*(pool.close() for pool in pools))
+        await asyncio.gather(*(pool.close() for pool in pools), *self._sandboxes.values())
 
     def _code(self, environment: Environment | None) -> tuple[str, ...]:
         """What the interpreter of an environment reads of ours."""

@@ -321,6 +321,7 @@ class WorkerPool:
         """Whether it was ever started."""
         self._closing = False
         self._folder_lock = -1
+        self._ending = asyncio.Lock()
         self._last_error = "the zygote has not started yet"
         self._numbers = 0
         self._groups: PidsGroups | None = None
@@ -377,8 +378,12 @@ class WorkerPool:
 
     async def close(self, grace_s: float = 1.0) -> None:
         """End all workers, those that do not end within `grace_s` by force, and the zygote. Takes under 2 s."""
-        if self._supervisor is None:
-            return
+        async with self._ending:  # whoever comes second waits until the first is done, and has nothing left to do
+            if self._supervisor is not None:
+                await self._end(self._supervisor, grace_s)
+                self._supervisor = None
+
+    async def _end(self, supervisor: asyncio.Task[None], grace_s: float) -> None:
         self._closing = True
         assert self._warden is not None, "it was started"
         self._warden.cancel()
@@ -389,13 +394,12 @@ class WorkerPool:
             await asyncio.wait(endings, timeout=grace_s + 0.3)
         if self._link:
             await self._link.close(patience_s=0.5)
-            await asyncio.wait([self._supervisor], timeout=1.0)
+            await asyncio.wait([supervisor], timeout=1.0)
         await asyncio.gather(*endings)
-        self._supervisor.cancel()
+        supervisor.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await self._supervisor
+            await supervisor
         await asyncio.to_thread(self._remove_folder)
-        self._supervisor = None
 
     # -- zygotes
 
