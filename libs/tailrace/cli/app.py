@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from tailrace.cli import backup, create, lake, runs, tables, webhooks
+from tailrace.cli import backup, charts, create, lake, runs, tables, webhooks
 from tailrace.cli import deploy as deploy_commands
 from tailrace.cli import doctor as doctor_command
 from tailrace.cli import replay as replay_command
@@ -177,6 +177,8 @@ cli.command("webhooks")(webhooks.webhooks)
 cli.add_typer(webhooks.webhook, name="webhook")
 cli.command("tables")(tables.tables)
 cli.add_typer(tables.table, name="table")
+cli.command("charts")(charts.charts)
+cli.command("chart")(charts.chart)
 cli.command("sql")(tables.sql)
 cli.command("lake")(lake.lake)
 cli.command("gc")(lake.gc)

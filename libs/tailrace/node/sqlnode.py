@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from tailrace.node.parameter import REQUIRED, Connection, Parameter
 from tailrace.node.queries import Tables, open_database, typed
 from tailrace.node.staging import batches
 from tailrace.node.table import Table
-from tailrace.tables.schema import TEXT, FieldType, RowEncoder, arrow_to_records
+from tailrace.tables.schema import DECIMAL, FLOAT, TEXT, FieldType, RowEncoder, arrow_to_records
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -134,7 +134,7 @@ def json_rows(table: pa.Table, fields: Mapping[str, FieldType]) -> list[dict[str
 
 def run_read(session: Session) -> None:
     """Answer with a table's rows in pieces: `table`, and where wanted `version`, `limit`, `offset` and `format` (json,
-    ndjson, csv, parquet)."""
+    ndjson, csv, parquet; chart: JSON for a picture)."""
     arguments = session.order.arguments
     store = Tables(session).find(str(arguments["table"]))
     if store is None:
@@ -154,9 +154,9 @@ def run_read(session: Session) -> None:
         skip, rows_max = int(arguments.get("offset") or 0), arguments.get("limit")
         tables = _cut(reader.tables(_CHUNK_ROWS, id_column=reader.id_name), skip, rows_max)
     form = str(arguments.get("format") or "json")
-    write = {"json": _write_json, "ndjson": _write_ndjson, "csv": _write_csv, "parquet": _write_parquet}.get(form)
+    write = _FORMATS.get(form)
     if write is None:
-        raise ReadOrderError(f"format is {form!r}: use json, ndjson, csv or parquet")
+        raise ReadOrderError(f"format is {form!r}: use {', '.join(_FORMATS)}")
     write(session, fields, tables)
 
 
@@ -185,6 +185,18 @@ def _write_json(session: Session, fields: Mapping[str, FieldType], tables: Itera
         _send(session, start + encoder.encode(arrow_to_records(table, fields, for_stream=True))[1:-1])
         start = b","
     _send(session, b"]" if start == b"," else b"[]")
+
+
+def _write_chart(session: Session, fields: Mapping[str, FieldType], tables: Iterator[pa.Table]) -> None:
+    """As JSON, with decimals as numbers, which Vega-Lite adds up; not all their digits count in a picture."""
+    decimals = [name for name, kind in fields.items() if kind.name == DECIMAL.name]
+
+    def drawn(table: pa.Table) -> pa.Table:
+        for name in decimals:
+            table = table.set_column(table.column_names.index(name), name, table.column(name).cast("double"))
+        return table
+
+    _write_json(session, {**fields, **dict.fromkeys(decimals, FLOAT)}, map(drawn, tables))
 
 
 def _write_ndjson(session: Session, fields: Mapping[str, FieldType], tables: Iterator[pa.Table]) -> None:
@@ -227,3 +239,12 @@ def _write_parquet(session: Session, fields: Mapping[str, FieldType], tables: It
         file.seek(0)
         while piece := file.read(1 << 20):
             _send(session, piece)
+
+
+_FORMATS: dict[str, Callable[[Session, Mapping[str, FieldType], Iterator[pa.Table]], None]] = {
+    "json": _write_json,
+    "ndjson": _write_ndjson,
+    "csv": _write_csv,
+    "parquet": _write_parquet,
+    "chart": _write_chart,
+}

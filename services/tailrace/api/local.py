@@ -79,6 +79,14 @@ class RunnerView(Protocol):
         """A table's rows in the wanted format, as they are, were at a moment, or were for a run."""
         ...
 
+    def charts(self, app: str | None) -> list[dict[str, Any]]:
+        """Each chart with the table that it draws."""
+        ...
+
+    def chart(self, name: str, app: str | None, *, at_ms: int | None) -> AsyncIterator[bytes]:
+        """A chart's spec with its table's rows in it."""
+        ...
+
     def query(self, sql: str, app: str | None, *, at_ms: int | None, run: str | None) -> AsyncIterator[bytes]:
         """The answer of a query, as one JSON document."""
         ...
@@ -176,6 +184,8 @@ class LocalApi:
         router.add_post("/api/local/tables/{table}/dead-letters/edit", self._guarded(self._letters_edit))
         router.add_post("/api/local/tables/{table}/dead-letters/drop", self._guarded(self._letters_drop))
         router.add_post("/api/local/tables/{table}/dead-letters/replay", self._guarded(self._letters_replay))
+        router.add_get("/api/local/charts", self._guarded(self._charts))
+        router.add_get("/api/local/charts/{chart}", self._guarded(self._chart))
         router.add_post("/api/local/sql", self._guarded(self._sql))
         router.add_post("/api/local/replay", self._guarded(self._replay))
         router.add_get("/api/local/webhooks", self._guarded(self._webhook_list))
@@ -293,6 +303,14 @@ class LocalApi:
         table, app = request.match_info["table"], query.get("app")
         at_ms = int(query["at_ms"]) if "at_ms" in query else None
         return await _streamed(request, self._runner.read(table, app, arguments, at_ms=at_ms, run=query.get("run")))
+
+    async def _charts(self, request: web.Request) -> web.Response:
+        return _json(self._runner.charts(request.query.get("app")))
+
+    async def _chart(self, request: web.Request) -> web.StreamResponse:
+        query, chart = request.query, request.match_info["chart"]
+        at_ms = int(query["at_ms"]) if "at_ms" in query else None
+        return await _streamed(request, self._runner.chart(chart, query.get("app"), at_ms=at_ms))
 
     async def _letters(self, request: web.Request) -> web.Response:
         query, table = request.query, request.match_info["table"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from tailrace.errors import RejectedError
+from tailrace.graph import Node
 from tailrace.log import NewRecord
 from tailrace.runner.catalog import UnknownTableError
 from tailrace.runner.deployment import DeployedTable, Deployment
@@ -19,7 +21,7 @@ from tailrace.runner.replay import ReplayWishes
 from tailrace.runner.requests import RunRequest
 from tailrace.tables import activation, message
 
-__all__ = ["HostView", "NoSuchVersionError", "SeveralNodesError", "UnknownAppError"]
+__all__ = ["HostView", "NoSuchVersionError", "SeveralNodesError", "UnknownAppError", "UnknownChartError"]
 
 
 class UnknownAppError(RejectedError):
@@ -40,6 +42,15 @@ class SeveralNodesError(RejectedError):
         super().__init__(
             f"several nodes have the id, title or file {name!r}: {listed}; name one by id, its app with --app"
         )
+
+
+class UnknownChartError(RejectedError):
+    """The apps have no such chart, or several."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name, self.known = name, list(known)
+        there = ", ".join(map(repr, self.known)) or "none"
+        super().__init__(f"{name!r} does not name one chart; there are: {there}. Name one by id, its app with --app")
 
 
 class NoSuchVersionError(RejectedError):
@@ -254,6 +265,42 @@ class HostView:
         at = await self._cuts(deployment.graph, at_ms, run)
         async for piece in self._host.ask(deployment.graph, "read", {**arguments, "table": topic}, at=at):
             yield piece
+
+    def charts(self, app: str | None) -> list[dict[str, Any]]:
+        """Each chart with the table that it draws."""
+        return [
+            {"app": deployment.graph, "chart": node.key, "title": node.title, "table": table.store.name}
+            for deployment, node, table in self._charts(app)
+        ]
+
+    async def chart(self, name: str, app: str | None, *, at_ms: int | None = None) -> AsyncIterator[bytes]:
+        """A chart's Vega-Lite spec with the rows of its table as inline data, in pieces: as they are now, or were at a
+        moment. `name`: its key, title or file.
+
+        Raises:
+            UnknownAppError, UnknownChartError: rejected.
+        """
+        known = self._charts(app)
+        found = [each for each in known if each[1].key == name]
+        found = found or [each for each in known if name in (each[1].title, each[1].node_file)]
+        if len(found) != 1:
+            raise UnknownChartError(name, [node.title for _, node, _ in known])
+        deployment, node, table = found[0]
+        spec = {key: value for key, value in json.loads(node.text or "{}").items() if key != "data"}
+        before = json.dumps(spec).encode()[:-1] + (b", " if spec else b"") + b'"data": {"values": '
+        async for piece in self.read(table.topic, deployment.graph, {"format": "chart"}, at_ms=at_ms):
+            yield before + piece  # not before there are rows: else an error would come in the middle
+            before = b""
+        yield b"}}"
+
+    def _charts(self, app: str | None) -> list[tuple[Deployment, Node, DeployedTable]]:
+        return [
+            (deployment, node, table)
+            for deployment in self._deployments(app)
+            for node in deployment.app.charts
+            for table in deployment.tables.values()
+            if table.store.key in [port.store for port in node.ports]
+        ]
 
     async def query(
         self, sql: str, app: str | None, *, at_ms: int | None = None, run: str | None = None
