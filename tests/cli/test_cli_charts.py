@@ -44,7 +44,7 @@ SECOND = {"day": "2026-01-02", "price": 14.5, "note": {"n": [2]}}
 @pytest.fixture(scope="module")
 def prices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UpProcess]:
     folder = tmp_path_factory.mktemp("prices")
-    wrong = orjson.dumps({"mark": "no such mark"})
+    wrong = orjson.dumps({"layer": [{"mark": "bar", "data": {"url": "http://127.0.0.1:9/rows.json"}}]})
     app = write_app(folder / "app", GRAPH, fill__py=FILL, prices__json=orjson.dumps(SPEC), wrong__json=wrong)
     with up(folder / "data", app) as process:
         assert process.cli("trigger", "fill", "--wait").returncode == 0
@@ -91,8 +91,10 @@ def test_pictures_need_no_network(prices: UpProcess, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_drawn_says_why(prices: UpProcess, tmp_path: Path) -> None:
+    """Other data than the table's is not loaded for a picture: whoever wrote the chart may be a stranger."""
     done = prices.cli("chart", "wrong", "-o", str(tmp_path / "wrong.svg"))
     assert done.returncode == 1 and "chart 'wrong' cannot be drawn" in done.stderr
+    assert "External data url not allowed" in done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "wrong.svg").exists()
     (tmp_path / "kept.svg").write_text("mine")
     assert prices.cli("chart", "wrong", "-o", str(tmp_path / "kept.svg")).returncode == 1

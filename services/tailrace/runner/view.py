@@ -286,7 +286,8 @@ class HostView:
         if len(found) != 1:
             raise UnknownChartError(name, [node.title for _, node, _ in known])
         deployment, node, table = found[0]
-        spec = {key: value for key, value in json.loads(node.text or "{}").items() if key != "data"}
+        spec = json.loads(node.text or "{}", parse_constant=lambda _: None)  # JSON knows no NaN
+        spec.pop("data", None)
         before = json.dumps(spec).encode()[:-1] + (b", " if spec else b"") + b'"data": {"values": '
         async for piece in self.read(table.topic, deployment.graph, {"format": "chart"}, at_ms=at_ms):
             yield before + piece  # not before there are rows: else an error would come in the middle
