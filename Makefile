@@ -5,8 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.set-up
 PYTHON ?=
 ARGS   ?=
-# Of pytest: on two cores three are faster than two, as tests wait a fifth of their time.
-WORKERS ?= 3
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lock up test check bench chaos clean compose-up compose-down compose-test

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +20,6 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 _LONG_FIRST = ("crash", "cli", "golden", "contract", "property")
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Where several processes share the tests, the S3 server is built while they do others: it takes minutes."""
-    if session.config.getoption("numprocesses", None):
-        threading.Thread(target=find_server, name="building versitygw", daemon=True).start()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

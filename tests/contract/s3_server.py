@@ -32,7 +32,7 @@ def find_server() -> Path | None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not program.exists():
                 package = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
-                environment = {**os.environ, "GOBIN": str(folder), "GOGC": "400"}  # memory for time
+                environment = {**os.environ, "GOBIN": str(folder)}
                 with suppress(subprocess.TimeoutExpired):  # without a network, or with a slow one, there is none
                     subprocess.run([go, "install", package], env=environment, check=False, timeout=BUILD_S)
     return program if program.exists() else None

@@ -15,14 +15,46 @@ from kill_harness import AGAIN, COPY, GRAPH, TOTAL, House, read_table, wait_for
 
 from tailrace.log import Log, open_log
 from tailrace.testing.kafka import LocalKafka
+from up_process import write_app
 
 pytestmark = pytest.mark.timeout(180)
 
 
+class Posted:
+    """Posts numbers to a house, each once, and remembers what became of them."""
+
+    def __init__(self, house: House) -> None:
+        self._url = f"http://127.0.0.1:{house.port}/webhooks/orders1"
+        self._number = 0
+        self.accepted: list[int] = []
+        self.refused: list[requests.Response] = []
+
+    def next(self) -> bool:
+        """Whether the next one was accepted."""
+        self._number += 1
+        response = requests.post(self._url, json={"number": self._number, "text": "x" * 2000}, timeout=60)
+        if response.status_code == 200:
+            self.accepted.append(self._number)
+        else:
+            self.refused.append(response)
+        return response.status_code == 200
+
+    def until_refused(self, times: int) -> None:
+        """Go on until so many were refused, with 503 and when to come again."""
+        while len(self.refused) < times:
+            assert len(self.accepted) < 5_000, "a full disk refuses nothing"
+            self.next()
+        assert {response.status_code for response in self.refused} == {503}
+        assert all(int(response.headers["Retry-After"]) >= 1 for response in self.refused)
+
+
 @contextlib.contextmanager
-def running(house: House) -> Iterator[House]:
-    """A house that does not outlive its test."""
+def running(folder: Path, log_url: str) -> Iterator[House]:
+    """A house with an app, which does not outlive its test."""
+    app = write_app(folder / "app", GRAPH, copy__py=COPY, again__py=AGAIN, total__sql=TOTAL)
+    house = House(folder / "house", log_url, app)
     try:
+        house.wait_until_serving()
         yield house
     finally:
         if house.process.poll() is None:
@@ -45,42 +77,19 @@ def check_all_went_through(log: Log, accepted: list[int]) -> None:
 
 def test_a_house_on_a_full_disk_refuses_and_goes_on(tmp_path: Path, small_disk: Path) -> None:
     """`tailrace up` itself must live: it is the one who tells that the disk is full."""
-    app = tmp_path / "app"
-    app.mkdir()
-    for name, text in (("graph.yml", GRAPH), ("copy.py", COPY), ("again.py", AGAIN), ("total.sql", TOTAL)):
-        (app / name).write_text(text)
     url = f"sqlite:///{small_disk / 'tailrace.db'}"
-    with running(House(tmp_path / "house", url, app)) as house, requests.Session() as session:
-        house.wait_until_serving()
-        accepted: list[int] = []
-        refused: list[requests.Response] = []
-
-        def post(number: int) -> bool:
-            body = {"number": number, "text": "x" * 2000}
-            response = session.post(f"http://127.0.0.1:{house.port}/webhooks/orders1", json=body, timeout=20)
-            if response.status_code == 200:
-                accepted.append(number)
-            else:
-                refused.append(response)
-            return response.status_code == 200
-
-        for number in range(20):
-            assert post(number)
+    with running(tmp_path, url) as house:
+        posted = Posted(house)
+        assert all(posted.next() for _ in range(20))
         filler = small_disk / "filler"
         fill_up(filler)
-        number = 100
-        while len(refused) < 10:
-            assert number < 5_000, "a full disk refuses nothing"
-            post(number)
-            number += 1
-        assert {response.status_code for response in refused} == {503}
-        assert all(int(response.headers["Retry-After"]) >= 1 for response in refused)
-        assert "full" in refused[-1].json()["detail"]
+        posted.until_refused(10)
+        assert "full" in posted.refused[-1].json()["detail"]
         assert house.process.poll() is None, house.stderr()
         filler.unlink()
-        wait_for(lambda: post(number + len(accepted) + len(refused)), "posts are taken again", 30)
+        wait_for(posted.next, "posts are taken again", 30)
         with contextlib.closing(open_log(url)) as log:
-            check_all_went_through(log, accepted)
+            check_all_went_through(log, posted.accepted)
         assert house.stop() == 0
 
 
@@ -89,42 +98,22 @@ def test_a_house_on_a_full_disk_refuses_and_goes_on(tmp_path: Path, small_disk: 
 @pytest.mark.timeout(300)
 def test_a_broker_on_a_full_disk_ends_and_all_goes_on_when_there_is_room(tmp_path: Path, small_disk: Path) -> None:
     """Kafka ends where its only disk is full; the house lives, says that its log is away, and needs no restart."""
-    app = tmp_path / "app"
-    app.mkdir()
-    for name, text in (("graph.yml", GRAPH), ("copy.py", COPY), ("again.py", AGAIN), ("total.sql", TOTAL)):
-        (app / name).write_text(text)
     with (
         LocalKafka(folder=small_disk / "kafka", startup_timeout=timedelta(seconds=120)) as broker,
-        running(House(tmp_path / "house", broker.url, app)) as house,
-        requests.Session() as session,
+        running(tmp_path, broker.url) as house,
     ):
-        house.wait_until_serving()
-        accepted: list[int] = []
-        refused: list[requests.Response] = []
-
-        def post(number: int) -> bool:
-            body = {"number": number, "text": "x" * 2000}
-            response = session.post(f"http://127.0.0.1:{house.port}/webhooks/orders1", json=body, timeout=60)
-            (accepted.append(number) if response.status_code == 200 else refused.append(response))
-            return response.status_code == 200
-
-        wait_for(lambda: post(len(accepted) + len(refused)), "the log takes posts", 60)
-        refused.clear()
+        posted = Posted(house)
+        wait_for(posted.next, "the log takes posts")
+        posted.refused.clear()
         filler = small_disk / "filler"
         fill_up(filler)
-        number = 100
-        while not refused:
-            assert number < 20_000, "a full disk refuses nothing"
-            post(number)
-            number += 1
-        assert refused[-1].status_code == 503
-        assert int(refused[-1].headers["Retry-After"]) >= 1
+        posted.until_refused(1)
         wait_for(lambda: not broker.running, "the broker has ended")
         assert "No space left on device" in broker.log_tail(400)
         assert house.process.poll() is None, house.stderr()
         filler.unlink()
         broker.restart()
-        wait_for(lambda: post(number + len(accepted) + len(refused)), "posts are taken again", 120)
+        wait_for(posted.next, "posts are taken again", 120)
         with contextlib.closing(open_log(broker.url)) as log:
-            check_all_went_through(log, accepted)
+            check_all_went_through(log, posted.accepted)
         assert house.stop() == 0
