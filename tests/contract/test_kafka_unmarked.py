@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,12 +14,17 @@ from confluent_kafka import Producer
 from tailrace.doctor import Facts, MachineFacts, examine_all, hanging_writers
 from tailrace.lake import LakeFacts
 from tailrace.log import Append, Log, NewRecord, Offset, Partition, TopicSpec, end_hanging, examine, open_log
+from tailrace.log.kafka._log import KafkaLog
+from tailrace.log.kafka._unmarked import coordinator_partition, transactional_id
 from tailrace.log.kafka._writer import numbers_topic
 from tailrace.runtime import Runtime, SystemClock
 from tailrace.testing.kafka import LocalKafka
 
 TABLE = Partition("orders")
 CONTROL = 0x20
+COORDINATOR = "__transaction_state"
+COMPLETE = (4, 5)
+"""Statuses of a transaction there: it is committed or aborted, and all its markers are written."""
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -49,11 +55,26 @@ def without_last_marker(partition: Path) -> None:
         more.unlink()
 
 
-def leave_unmarked(kafka: LocalKafka, log: Log, *partitions: Partition) -> None:
-    log.settled_ends(partitions)  # the markers are there
+def is_complete(log: KafkaLog, writer: str) -> bool:
+    """Whether the coordinator has written down that the writer's last transaction has its markers: else it writes them
+    once it is back."""
+    name = transactional_id(writer)
+    topic = log._cluster.describe([COORDINATOR])[COORDINATOR]
+    partition = Partition(COORDINATOR, coordinator_partition(name, topic.partitions))
+    key = struct.pack(">hh", 0, len(name)) + name.encode()
+    records = log.read(partition, Offset(0), stop=log.ends([partition])[partition]).records
+    values = [record.value for record in records if record.key == key and record.value]
+    return struct.unpack_from(">hqhib", values[-1])[4] in COMPLETE
+
+
+def leave_unmarked(kafka: LocalKafka, log: Log, *writers: str) -> None:
+    """The last transactions of writers lose their markers, in the table and in the writers' own topics."""
+    assert isinstance(log, KafkaLog)
+    while not all(is_complete(log, writer) for writer in writers):
+        time.sleep(0.05)
     log.close()
     kafka.kill()
-    for topic, number in partitions:
+    for topic, number in (TABLE, *(Partition(numbers_topic(writer)) for writer in writers)):
         without_last_marker(kafka.folder / "data" / f"{topic}-{number}")
     kafka.restart()
 
@@ -73,7 +94,7 @@ def test_a_commit_without_markers_is_ended_by_the_next_opener_and_by_doctor(kafk
         writer.close()
 
     # Both commits, as far as the numbers tell; the table's last marker was of `other`.
-    leave_unmarked(kafka, log, TABLE, Partition(numbers_topic("w")), Partition(numbers_topic("other")))
+    leave_unmarked(kafka, log, "w", "other")
     log = open_log(kafka.url)
     assert len(log.read(TABLE, Offset(0)).records) == 1, "what has no marker is not seen"
     assert log.open_writer("w").commits == 1
@@ -107,7 +128,7 @@ def test_an_abort_without_markers_stays_an_abort(kafka: LocalKafka) -> None:
     rival.flush(30)
     rival.abort_transaction(30)
 
-    leave_unmarked(kafka, log, TABLE, Partition(numbers_topic("w")))
+    leave_unmarked(kafka, log, "w")
     log = open_log(kafka.url)
     again = log.open_writer("w")
     assert again.commits == 1
