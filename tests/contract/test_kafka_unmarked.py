@@ -15,14 +15,13 @@ from tailrace.doctor import Facts, MachineFacts, examine_all, hanging_writers
 from tailrace.lake import LakeFacts
 from tailrace.log import Append, Log, NewRecord, Offset, Partition, TopicSpec, end_hanging, examine, open_log
 from tailrace.log.kafka._log import KafkaLog
-from tailrace.log.kafka._unmarked import coordinator_partition, transactional_id
+from tailrace.log.kafka._unmarked import COORDINATOR, ENTRY, coordinator_partition, entries, transactional_id
 from tailrace.log.kafka._writer import numbers_topic
 from tailrace.runtime import Runtime, SystemClock
 from tailrace.testing.kafka import LocalKafka
 
 TABLE = Partition("orders")
 CONTROL = 0x20
-COORDINATOR = "__transaction_state"
 COMPLETE = (4, 5)
 """Statuses of a transaction there: it is committed or aborted, and all its markers are written."""
 
@@ -61,10 +60,9 @@ def is_complete(log: KafkaLog, writer: str) -> bool:
     name = transactional_id(writer)
     topic = log._cluster.describe([COORDINATOR])[COORDINATOR]
     partition = Partition(COORDINATOR, coordinator_partition(name, topic.partitions))
-    key = struct.pack(">hh", 0, len(name)) + name.encode()
     records = log.read(partition, Offset(0), stop=log.ends([partition])[partition]).records
-    values = [record.value for record in records if record.key == key and record.value]
-    return struct.unpack_from(">hqhib", values[-1])[4] in COMPLETE
+    *_, last = entries(records, name)
+    return ENTRY.unpack_from(last)[-1] in COMPLETE
 
 
 def leave_unmarked(kafka: LocalKafka, log: Log, *writers: str) -> None:

@@ -9,9 +9,10 @@ from urllib.parse import quote
 import orjson
 import typer
 
-from tailrace.cli.errors import ExistsError, FileWriteError, UsageError
+from tailrace.cli.errors import UsageError
+from tailrace.cli.files import check_free, write_file
 from tailrace.cli.letters import moment_ms
-from tailrace.cli.options import App, Data, Json
+from tailrace.cli.options import App, At, Data, Json
 from tailrace.cli.output import count, print_json, print_table, say
 from tailrace.errors import RejectedError
 
@@ -53,9 +54,7 @@ def chart(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Picture to make: .html, .svg, .png; .json: its spec."),
     ] = None,
-    at: Annotated[
-        str | None, typer.Option("--at", metavar="TIME", help='As it was then: "2026-01-31 12:00", local time.')
-    ] = None,
+    at: At = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite FILE.")] = False,
     app: App = None,
     data: Data = None,
@@ -73,19 +72,16 @@ def chart(
     form = output.suffix.lower() if output is not None else ".json"
     if form not in (".html", ".svg", ".png", ".json"):
         raise UsageError(f"there is no picture of the kind {form or str(output)!r}", "use .html, .svg, .png or .json")
-    if output is not None and output.exists() and not force:
-        raise ExistsError(output, "choose another name, or overwrite it with --force")
+    if output is not None:
+        check_free(output, force=force)
     pieces = Client(data).pieces(f"charts/{quote(name, safe='')}", app=app, at_ms=moment_ms(at))
     spec = orjson.loads(b"".join(pieces))
     if output is None:
         print_json(spec)
         return
     drawn = orjson.dumps(spec, option=orjson.OPT_INDENT_2) if form == ".json" else _draw(name, spec, form)
-    try:
-        output.write_bytes(drawn)
-    except OSError as error:
-        raise FileWriteError(output, error.strerror or str(error)) from error
-    say(f"{output}: {count(len(spec['data']['values']), 'row')}, {count(len(drawn), 'byte')}")
+    written_bytes = write_file(output, [drawn])
+    say(f"{output}: {count(len(spec['data']['values']), 'row')}, {count(written_bytes, 'byte')}")
 
 
 def _draw(name: str, spec: dict[str, object], form: str) -> bytes:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["App", "Data", "Json", "log_option"]
+__all__ = ["App", "At", "Data", "Json", "log_option"]
 
 
 def log_option(text: str) -> Any:
@@ -25,4 +25,8 @@ Data = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+At = Annotated[
+    str | None,
+    typer.Option("--at", metavar="TIME", help='As it was then: "2026-01-31 12:00", local time, or with a zone.'),
+]
 App = Annotated[str | None, typer.Option("--app", metavar="SLUG", help="The app, where several are up.")]

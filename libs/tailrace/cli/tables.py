@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,10 @@ from urllib.parse import quote
 import orjson
 import typer
 
-from tailrace.cli.errors import ExistsError, FileWriteError, UsageError
+from tailrace.cli.errors import UsageError
+from tailrace.cli.files import check_free, write_file
 from tailrace.cli.letters import dead_letters, moment_ms
-from tailrace.cli.options import App, Data, Json
+from tailrace.cli.options import App, At, Data, Json
 from tailrace.cli.output import count, moment, print_json, print_table, say, short
 
 __all__ = ["sql", "table", "tables"]
@@ -25,10 +25,6 @@ CELL_CHARACTERS_MAX = 80
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "ndjson", ".ndjson": "ndjson", ".parquet": "parquet"}
 
 Name = Annotated[str, typer.Argument(metavar="TABLE", help="Its name in graph.yml.")]
-At = Annotated[
-    str | None,
-    typer.Option("--at", metavar="TIME", help='As it was then: "2026-01-31 12:00", local time, or with a zone.'),
-]
 Run = Annotated[str | None, typer.Option("--run", metavar="RUN", help="As a run read it; `tailrace runs` lists them.")]
 Version = Annotated[str | None, typer.Option("--version", help="A table version by name; else the active one.")]
 
@@ -186,8 +182,8 @@ def export(
         )
     if output is None and chosen == "parquet" and sys.stdout.isatty():
         raise UsageError("Parquet is nothing for a terminal", "give a file: -o FILE")
-    if output is not None and output.exists() and not force:
-        raise ExistsError(output, "choose another name, or overwrite it with --force")
+    if output is not None:
+        check_free(output, force=force)
     client = Client(data)
     pieces = client.pieces(f"tables/{quote(name, safe='')}/rows", format=chosen, version=version, app=app)
     if output is None:
@@ -195,7 +191,7 @@ def export(
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
         return
-    written_bytes = _write(pieces, output, name)
+    written_bytes = write_file(output, _with_progress(pieces, name))
     say(f"{output}: {count(written_bytes, 'byte')}")
 
 
@@ -267,22 +263,6 @@ def _cell(value: object) -> object:
         return None
     text = orjson.dumps(value).decode() if isinstance(value, dict | list | bool) else str(value)
     return short(" ".join(text.split()), CELL_CHARACTERS_MAX)
-
-
-def _write(pieces: Iterator[bytes], output: Path, name: str) -> int:
-    """Write the pieces beside `output`, then rename: a file of that name is whole."""
-    draft = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        with draft.open("wb") as file:
-            for piece in _with_progress(pieces, name):
-                file.write(piece)
-            written_bytes = file.tell()
-        draft.replace(output)
-    except OSError as error:
-        raise FileWriteError(output, error.strerror or str(error)) from error
-    finally:
-        draft.unlink(missing_ok=True)
-    return written_bytes
 
 
 def _with_progress(pieces: Iterator[bytes], name: str) -> Iterator[bytes]:

@@ -301,16 +301,15 @@ class LocalApi:
         if "version" in query:
             arguments["version"] = query["version"]
         table, app = request.match_info["table"], query.get("app")
-        at_ms = int(query["at_ms"]) if "at_ms" in query else None
-        return await _streamed(request, self._runner.read(table, app, arguments, at_ms=at_ms, run=query.get("run")))
+        rows = self._runner.read(table, app, arguments, at_ms=_at_ms(request), run=query.get("run"))
+        return await _streamed(request, rows)
 
     async def _charts(self, request: web.Request) -> web.Response:
         return _json(self._runner.charts(request.query.get("app")))
 
     async def _chart(self, request: web.Request) -> web.StreamResponse:
-        query, chart = request.query, request.match_info["chart"]
-        at_ms = int(query["at_ms"]) if "at_ms" in query else None
-        return await _streamed(request, self._runner.chart(chart, query.get("app"), at_ms=at_ms))
+        chart, app = request.match_info["chart"], request.query.get("app")
+        return await _streamed(request, self._runner.chart(chart, app, at_ms=_at_ms(request)))
 
     async def _letters(self, request: web.Request) -> web.Response:
         query, table = request.query, request.match_info["table"]
@@ -381,6 +380,11 @@ async def _lines_of(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[byte
         if not begun:
             raise
         yield orjson.dumps({"type": "error", "detail": str(error)}) + b"\n"
+
+
+def _at_ms(request: web.Request) -> int | None:
+    """The moment that is asked for, if one is."""
+    return int(request.query["at_ms"]) if "at_ms" in request.query else None
 
 
 def _json(value: Any) -> web.Response:

@@ -79,6 +79,12 @@ def run_json(entry: RunEntry, lineage: Lineage, names: Mapping[str, str], reques
     }
 
 
+def _called(name: str, nodes: Mapping[tuple[str, str], Node]) -> list[tuple[str, str]]:
+    """Of nodes by their apps and keys, those with the key `name`, else those with that title or file."""
+    found = [at for at in nodes if at[1] == name]
+    return found or [at for at, node in nodes.items() if name in (node.title, node.node_file)]
+
+
 class HostView:
     """Names from outside looked up, and the host asked."""
 
@@ -131,8 +137,7 @@ class HostView:
             for deployment in self._deployments(app)
             for each in deployment.nodes.values()
         }
-        found = [at for at in running if at[1] == name]
-        found = found or [at for at, node in running.items() if name in (node.title, node.node_file)]
+        found = _called(name, running)
         if not found:
             raise UnknownNodeError(name, [node.title for node in running.values()])
         if len(found) > 1:
@@ -280,16 +285,15 @@ class HostView:
         Raises:
             UnknownAppError, UnknownChartError: rejected.
         """
-        known = self._charts(app)
-        found = [each for each in known if each[1].key == name]
-        found = found or [each for each in known if name in (each[1].title, each[1].node_file)]
+        known = {(deployment.graph, node.key): (node, table) for deployment, node, table in self._charts(app)}
+        found = _called(name, {at: node for at, (node, _) in known.items()})
         if len(found) != 1:
-            raise UnknownChartError(name, [node.title for _, node, _ in known])
-        deployment, node, table = found[0]
+            raise UnknownChartError(name, [node.title for node, _ in known.values()])
+        node, table = known[found[0]]
         spec = json.loads(node.text or "{}", parse_constant=lambda _: None)  # JSON knows no NaN
         spec.pop("data", None)
         before = json.dumps(spec).encode()[:-1] + (b", " if spec else b"") + b'"data": {"values": '
-        async for piece in self.read(table.topic, deployment.graph, {"format": "chart"}, at_ms=at_ms):
+        async for piece in self.read(table.topic, found[0][0], {"format": "chart"}, at_ms=at_ms):
             yield before + piece  # not before there are rows: else an error would come in the middle
             before = b""
         yield b"}}"

@@ -18,9 +18,21 @@ from tailrace.log.kafka._cluster import Cluster
 from tailrace.log.kafka._reader import Reader
 from tailrace.log.kafka._transactions import OpenTransaction, end_transaction, open_transactions
 
-__all__ = ["Decision", "coordinator_partition", "decisions", "end_unmarked", "transactional_id", "writer_of"]
+__all__ = [
+    "COORDINATOR",
+    "ENTRY",
+    "Decision",
+    "coordinator_partition",
+    "decisions",
+    "end_unmarked",
+    "entries",
+    "transactional_id",
+    "writer_of",
+]
 
-_COORDINATOR = "__transaction_state"
+COORDINATOR = "__transaction_state"
+ENTRY = struct.Struct(">hqhib")
+"""How a value there begins: version, producer id, epoch, time-out in milliseconds, status."""
 _PREPARE_COMMIT, _PREPARE_ABORT = 2, 3
 
 _LOOK_BACK = 1_000
@@ -85,10 +97,10 @@ def _still_open(cluster: Cluster, partitions: Sequence[Partition]) -> list[Parti
 
 def _decided(cluster: Cluster, reader: Reader, transactional_id: str) -> list[Decision]:
     """The newest decisions of an id, oldest first."""
-    topic = cluster.describe([_COORDINATOR]).get(_COORDINATOR)
+    topic = cluster.describe([COORDINATOR]).get(COORDINATOR)
     if topic is None:
         return []
-    partition = Partition(_COORDINATOR, coordinator_partition(transactional_id, topic.partitions))
+    partition = Partition(COORDINATOR, coordinator_partition(transactional_id, topic.partitions))
     start, end = cluster.edges([partition], "start")[partition], cluster.edges([partition], "end")[partition]
     back = _LOOK_BACK
     while True:
@@ -114,13 +126,17 @@ def coordinator_partition(transactional_id: str, partitions: int) -> int:
 
 def decisions(records: Sequence[Record], transactional_id: str) -> Iterator[Decision]:
     """What the coordinator's records tell of an id's decisions."""
+    for value in entries(records, transactional_id):
+        version, producer_id, epoch, _, status = ENTRY.unpack_from(value)
+        if status in (_PREPARE_COMMIT, _PREPARE_ABORT):
+            fields = _Fields(value, ENTRY.size, compact=version > 0)
+            yield Decision(producer_id, epoch, status == _PREPARE_COMMIT, tuple(fields.partitions()))
+
+
+def entries(records: Sequence[Record], transactional_id: str) -> Iterator[bytes]:
+    """The values of those of the coordinator's records that tell of an id; each begins with an `ENTRY`."""
     key = struct.pack(">hh", 0, len(transactional_id.encode())) + transactional_id.encode()
-    for record in records:
-        if record.key == key and record.value:
-            version, producer_id, epoch, _, status = struct.unpack_from(">hqhib", record.value)
-            if status in (_PREPARE_COMMIT, _PREPARE_ABORT):
-                fields = _Fields(record.value, struct.calcsize(">hqhib"), compact=version > 0)
-                yield Decision(producer_id, epoch, status == _PREPARE_COMMIT, tuple(fields.partitions()))
+    return (record.value for record in records if record.key == key and record.value)
 
 
 class _Fields:
