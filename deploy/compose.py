@@ -276,10 +276,9 @@ def bring_s3(folder: Path) -> None:
 
     program = find_server()
     if program is None:
-        raise ComposeError("versitygw cannot be built: install Go, or let docker pull the usual base images")
+        raise ComposeError("the S3 server cannot be built: install Go, or let docker pull the usual base images")
     folder.mkdir(exist_ok=True)
-    if not (folder / "versitygw").exists():
-        shutil.copy(program, folder / "versitygw")
+    shutil.copy(program, folder / "s3-server")
 
 
 # -- the small things -------------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server for this session, which has to be built the first time; tests use prefixes of their own."""
     program = find_server()
     if program is None:
-        pytest.skip("no versitygw on the path, and it could not be built (that takes go and a network)")
+        pytest.skip("the S3 server could not be built (that takes go and a network)")
     server = S3Server(program, tmp_path_factory.mktemp("s3"))
     server.start()
     yield server

@@ -3,4 +3,4 @@
 set -eu
 : "${ROOT_ACCESS_KEY:?}" "${ROOT_SECRET_KEY:?}" "${BUCKET:=tailrace}"
 mkdir -p "/var/lib/s3/buckets/$BUCKET" /var/lib/s3/sidecar
-exec versitygw --port :7070 --health /health --quiet posix --sidecar /var/lib/s3/sidecar /var/lib/s3/buckets
+exec s3-server --listen :7070 --buckets /var/lib/s3/buckets --sidecar /var/lib/s3/sidecar

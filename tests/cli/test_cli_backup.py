@@ -99,7 +99,7 @@ def test_a_deployment_comes_back_from_its_backup(tmp_path: Path) -> None:
 def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     program = find_server()
     if program is None:
-        pytest.skip("versitygw is not there, and cannot be built (it takes go and a network)")
+        pytest.skip("the S3 server could not be built (that takes go and a network)")
     server = S3Server(program, tmp_path / "s3")
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)

@@ -153,7 +153,7 @@ class Processes:
 
     def start(self, apps: Path, scale: Mapping[str, int]) -> None:
         program = find_server()
-        assert program is not None, "there is no versitygw, and no Go to build it"
+        assert program is not None, "the S3 server could not be built (that takes go and a network)"
         self._kafka.start()
         (self._folder / "s3").mkdir()
         self._s3 = S3Server(program, self._folder / "s3")
