@@ -7,6 +7,9 @@ PYTHON ?=
 ARGS   ?=
 WORKERS ?= 2
 
+# Hundreds of processes start in the tests: without its cached bytecode each compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup lock up test check bench chaos clean compose-up compose-down compose-test
 
