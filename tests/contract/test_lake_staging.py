@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class Machine:
         runtime = Runtime(probe=probe)
         self._threads = ThreadPoolExecutor(2)
 
-        async def call(function: Callable[[], Any]) -> Any:
+        async def call(function: Callable[[], Any], _: Executor | None = None, /) -> Any:
             return await asyncio.to_thread(function)
 
         self.shards = Shards(log, 1, area, runtime, call, self._threads)

@@ -204,24 +204,31 @@ class Catalog:
 
     async def follow(self, index_topic: str) -> None:
         """Read what is new in an app's index topic, up to an end that hides nothing."""
+        await self._read_on(index_topic, self._log.settled_ends)
+
+    async def _read_on(
+        self, index_topic: str, ends: Callable[[Sequence[Partition]], Mapping[Partition, Offset]]
+    ) -> None:
         async with self._following:
             index = self._indexes.setdefault(index_topic, AppIndex())
-            told: set[str] = await self._call(lambda: self._read_on(index, Partition(index_topic)))
+            partition = Partition(index_topic)
+            told: set[str] = await self._call(lambda: self._read_index(index, partition, ends([partition])[partition]))
         for topic in told:
             if topic in self._tails:
                 self._tails[topic].trimmed()  # a log is trimmed behind its snapshots
 
-    def _read_on(self, index: AppIndex, partition: Partition) -> set[str]:
+    def _read_index(self, index: AppIndex, partition: Partition, end: Offset) -> set[str]:
         start = index.position if index.position is not None else self._log.starts([partition])[partition]
         told: set[str] = set()
-        for batch in scan(self._log, partition, start, self._log.settled_ends([partition])[partition]):
+        for batch in scan(self._log, partition, start, end):
             told |= index.take(batch.records, batch.next)
         return told
 
     async def load_indexes(self) -> None:
-        """Begin the folds of deployed tables where their indexes are."""
+        """Begin the folds of deployed tables where their indexes are. What the dead left open in one hides its newest
+        entries, which only makes for more to read."""
         for deployment in self._deployments().values():
-            await self.follow(deployment.index_topic)
+            await self._read_on(deployment.index_topic, self._log.ends)
 
     async def _saved_fold(self, topic: str) -> TableFold | None:
         """The fold of the table that came furthest, as the index says now."""

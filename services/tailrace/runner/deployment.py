@@ -14,14 +14,14 @@ from typing import Any
 from tailrace.engine import Cron, Manual, NodeSpec, Reactive, Trigger, check_schedule
 from tailrace.errors import RejectedError
 from tailrace.graph import App, ConnectionRef, Node, SecretRef, Store, node_version, topic_name
-from tailrace.log import Log, TopicSpec
+from tailrace.log import Log, Partition, TopicSpec
 from tailrace.node.protocol import StoreRef
 from tailrace.process import connection_variable, secret_variable
 from tailrace.runner.environments import Environment, environment_of
 from tailrace.runner.journal import journal_topic
 from tailrace.runner.requests import triggers_topic
 from tailrace.runner.settings import RunnerSettings
-from tailrace.runner.slots import SlotState, restore, state_topic
+from tailrace.runner.slots import SlotState, restore, state_topic, states_before
 from tailrace.runner.weight import wants_libraries
 from tailrace.tables import dead_letters_topic, index_topic, lane_of, lanes_of, topic_of
 from tailrace.tables.schema import SchemaFileError, parse_schema
@@ -291,19 +291,35 @@ class ParallelismError(RejectedError):
 
 def check_parallelism(log: Log, app: App) -> None:
     """Raises `ParallelismError` (rejected) where a node of `app` would lose places of its slots, as the log has them."""
-    topic = state_topic(app.slug)
-    if any(store.partitions > 1 for store in app.stores) and topic in log.topics(topic):
-        check_slots(deploy(app, Path(), RunnerSettings()), restore(log, [app.slug], 0, 1))
+    partition = Partition(state_topic(app.slug))
+    if all(store.partitions == 1 for store in app.stores) or partition.topic not in log.topics(partition.topic):
+        return
+    deployment = deploy(app, Path(), RunnerSettings())
+    states = states_before(log, partition, log.ends([partition])[partition])
+    known = {_node_of(slot) for slot in states}
+    if any(_partitioned(node) and _node_of(slot) not in known for slot, node in deployment.nodes.items()):
+        # Its first State may be what a run commits just now, or what a host that died has left open: only time tells.
+        states = restore(log, [app.slug], 0, 1)
+    check_slots(deployment, states)
 
 
 def check_slots(deployment: Deployment, states: Mapping[str, SlotState]) -> None:
     """Raises `ParallelismError` (rejected) where a node would lose places of its slots, given the States of all slots."""
     for slot, state in states.items():
-        node = deployment.nodes.get(slot.partition("~")[0])
+        node = deployment.nodes.get(_node_of(slot))
         if node is not None and node.slots != state.slots:
-            partitioned = {table.topic for table in node.stores if table.store.partitions > 1}
+            partitioned = _partitioned(node)
             if any(topic_of(lane) in partitioned for lane in state.places):
                 raise ParallelismError(node.node.key, state.slots, node.slots)
+
+
+def _node_of(slot: str) -> str:
+    """The node's name, which is that of its first slot."""
+    return slot.partition("~")[0]
+
+
+def _partitioned(node: DeployedNode) -> set[str]:
+    return {table.topic for table in node.stores if table.store.partitions > 1}
 
 
 def _concerns(table: DeployedTable, number: int, slots: int) -> list[str]:

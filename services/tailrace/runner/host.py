@@ -23,7 +23,7 @@ import shutil
 import socket
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -186,11 +186,13 @@ class Host:
         ground = Ground(staging=self._staging.folder.absolute(), lake=lake_dir.absolute() if lake_dir else None)
         self._workforce = Workforce(self._pools, ground, self.settings, self._spawn, self._say)
         self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="log")
+        self._writing = ThreadPoolExecutor(max_workers=8, thread_name_prefix="log-writers")
+        """Reads may wait for a transaction to end, and an opened writer ends those of its name: it never waits for reads."""
         self._slots: dict[str, Slot] = {}
         self._unclaimed: dict[str, SlotState] = {}
         """What nodes that are not deployed now remember."""
         self._catalog = Catalog(log, self.settings, lambda: self.deployments, self._call, fetch, self._staging)
-        self._shards = Shards(log, self.settings.shards, self._staging, runtime, self._call, self._threads)
+        self._shards = Shards(log, self.settings.shards, self._staging, runtime, self._call, self._writing)
         self.removed = RemovedNodes(
             self._shards,
             self._slots,
@@ -367,7 +369,8 @@ class Host:
         await self._pools.close()
         self._watch.close()
         self._shards.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._writing):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -388,11 +391,11 @@ class Host:
     def _now(self) -> int:
         return self._runtime.clock.now_ms()
 
-    async def _call(self, function: Callable[[], T]) -> T:
+    async def _call(self, function: Callable[[], T], threads: Executor | None = None, /) -> T:
         """A call of the log, in a thread; tried again for as long as the log is away."""
         while True:
             try:
-                return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+                return await asyncio.get_running_loop().run_in_executor(threads or self._threads, function)
             except RetriableError as error:
                 if self._stopping:
                     raise

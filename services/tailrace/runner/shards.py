@@ -30,7 +30,8 @@ def writer_name(shard: int) -> str:
 
 
 class Shards:
-    """The open shards. One thing of a shard is done at a time: opening, one commit, closing."""
+    """The open shards. One thing of a shard is done at a time: opening, one commit, closing. What writers do, they do in
+    `threads`, where nobody waits for a transaction to end."""
 
     def __init__(
         self, log: Log, count: int, staging: StagingArea, runtime: Runtime, call: CallLog, threads: Executor
@@ -66,10 +67,11 @@ class Shards:
             await self._close(shard)
             if self.openings.get(shard) != opening:  # it would fence whoever has the shard by now
                 return None
-            writer: Writer
-            states: dict[str, SlotState]
-            writer, states = await self._call(lambda: self._open_and_restore(shard, graphs, index_topics))
-            self._writers[shard] = writer
+            name = writer_name(shard)
+            self._writers[shard] = await self._call(lambda: self._log.open_writer(name), self._threads)
+            # All shards of an app share its topics: what the dead left open in any of them hides what comes after it from
+            # who reads for this one, until that shard's writer is open, too.
+            states: dict[str, SlotState] = await self._call(lambda: self._restore(shard, graphs, index_topics))
             self._opened[shard] = opening
             self._epochs[shard] = f"{self._random.getrandbits(40):010x}"
             if self.openings.get(shard) != opening:
@@ -112,18 +114,11 @@ class Shards:
         name = f"{self._epochs.get(shard, '')}-{run}"
         return "/".join(each for each in (writer_name(shard), slot, name) if each)
 
-    def _open_and_restore(
-        self, shard: int, graphs: Sequence[str], index_topics: Sequence[str]
-    ) -> tuple[Writer, dict[str, SlotState]]:
+    def _restore(self, shard: int, graphs: Sequence[str], index_topics: Sequence[str]) -> dict[str, SlotState]:
+        states = restore(self._log, graphs, shard, self._count)
         name = writer_name(shard)
-        writer = self._log.open_writer(name)
-        try:
-            states = restore(self._log, graphs, shard, self._count)
-            self._staging.open(name, self._last_staged(name, index_topics))
-        except BaseException:
-            writer.close()
-            raise
-        return writer, states
+        self._staging.open(name, self._last_staged(name, index_topics))
+        return states
 
     def _last_staged(self, name: str, index_topics: Sequence[str]) -> list[str]:
         folders: list[str] = []
@@ -180,8 +175,8 @@ class Shards:
             if not self._is_open(shard) and (writer is not None or shard in self.openings):
                 return {}
             if writer is None:
-                writer = await self._call(lambda: self._log.open_writer(writer_name(shard)))
-                exits.push_async_callback(self._call, writer.close)
+                writer = await self._call(lambda: self._log.open_writer(writer_name(shard)), self._threads)
+                exits.push_async_callback(self._call, writer.close, self._threads)
             states = await self._call(lambda: restore(self._log, graphs, shard, self._count))
             changed = decide(states)
             if not changed:

@@ -6,7 +6,7 @@ transaction of the run that changes it, and read only through an opened writer, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,16 @@ import orjson
 from tailrace.engine import SlotRecord, shard_of
 from tailrace.log import Log, NewRecord, Offset, Partition, Record, TopicSpec, scan
 
-__all__ = ["SLOTS_TOPIC", "SlotState", "agree_on_shards", "group_of", "newest", "restore", "state_topic"]
+__all__ = [
+    "SLOTS_TOPIC",
+    "SlotState",
+    "agree_on_shards",
+    "group_of",
+    "newest",
+    "restore",
+    "state_topic",
+    "states_before",
+]
 
 SLOTS_TOPIC = "tailrace._slots"
 """Of a log that several hosts share. Its partitions are the shards; keys are slots, values how their last run went."""
@@ -92,12 +101,16 @@ def newest(log: Log, partition: Partition, end: Offset) -> dict[bytes, bytes | N
 
 def restore(log: Log, graphs: Iterable[str], shard: int, shards: int) -> dict[str, SlotState]:
     """The slots of one shard as the log has them now. Call it only after the shard's writer was opened."""
-    partitions = [Partition(state_topic(graph)) for graph in graphs]
-    ends = log.settled_ends(partitions)
-    slots: dict[str, SlotState] = {}
+    ends = log.settled_ends([Partition(state_topic(graph)) for graph in graphs])
+    states: dict[str, SlotState] = {}
     for partition, end in ends.items():
-        for key, value in newest(log, partition, end).items():
-            slot = key.decode()
-            if value is not None and shard_of(slot, shards) == shard:
-                slots[slot] = SlotState.from_value(value)
-    return slots
+        states |= states_before(log, partition, end, lambda slot: shard_of(slot, shards) == shard)
+    return states
+
+
+def states_before(
+    log: Log, partition: Partition, end: Offset, wanted: Callable[[str], bool] = lambda _: True
+) -> dict[str, SlotState]:
+    """The wanted slots as the records of a State topic before `end` have them."""
+    found = {key.decode(): value for key, value in newest(log, partition, end).items()}
+    return {slot: SlotState.from_value(value) for slot, value in found.items() if value is not None and wanted(slot)}

@@ -7,16 +7,14 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple, TypeAlias
+from concurrent.futures import Executor
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from tailrace.log import Log, Offset, OffsetGapError, Partition, TopicInfo
 from tailrace.runner.settings import RunnerSettings
 from tailrace.tables import Messages, TableFold, VersionView
 
 __all__ = ["CallLog", "Pin", "Scanned", "Spawn", "TableTail"]
-
-CallLog: TypeAlias = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Runs a call of the log off the event loop, again and again while the log is away."""
 
 Spawn: TypeAlias = Callable[[Coroutine[Any, Any, Any]], object]
 """Has work done in the background, for as long as the host is there; what goes wrong in it ends the host."""
@@ -31,6 +29,13 @@ _RECORD_BYTES = 150
 
 _ASIDE_MAX = 4
 """Answers of the log (each of `scan_bytes_max`) that are kept for streams that are far behind."""
+
+
+class CallLog(Protocol):
+    """Runs a call of the log off the event loop, again and again while the log is away; in `threads` of its own where it
+    may not wait behind other calls."""
+
+    def __call__(self, function: Callable[[], Any], threads: Executor | None = None, /) -> Awaitable[Any]: ...
 
 
 class Pin(NamedTuple):
