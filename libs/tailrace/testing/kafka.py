@@ -230,7 +230,8 @@ class LocalKafka:
             "group.initial.rebalance.delay.ms": "0",
             # A broker that was killed is let in again only when its former self is given up: 9 s by default.
             "broker.session.timeout.ms": "2000",
-            "broker.heartbeat.interval.ms": "250",
+            "broker.heartbeat.interval.ms": "500",
+            "metadata.max.idle.interval.ms": "5000",  # its record each half second costs a broker most of its idle time
             "message.max.bytes": str(64 << 20),
             "log.cleaner.dedupe.buffer.size": str(16 << 20),
             "num.io.threads": "4",
