@@ -58,6 +58,16 @@ def test_a_death_at_each_step(siege: LakeSiege) -> None:
     assert siege.check() > 30
 
 
+def test_it_does_without_pandas(siege: LakeSiege) -> None:
+    """pyarrow loads it on the slightest occasion; see `_NoPandas`."""
+    siege.begin_load()
+    process = siege.start()
+    siege.wait_for_commits(2)
+    libraries = Path(f"/proc/{process.pid}/maps").read_text()
+    assert "pyarrow" in libraries
+    assert "pandas" not in libraries
+
+
 def kill_under_load(siege: LakeSiege, kills: int, *, pause_s: tuple[float, float] = (0.8, 2.0)) -> None:
     siege.begin_load()
     process = siege.start()
