@@ -135,8 +135,11 @@ async def test_a_machine_dies_around_its_commit(lake: LakeLocation, tmp_path: Pa
     log.close()
 
 
-async def test_what_an_earlier_opening_had_is_not_written(lake: LakeLocation, tmp_path: Path) -> None:
-    """A commit that waits while its shard is opened anew would write what is run again by then."""
+async def test_what_an_earlier_opening_had_is_not_written(
+    lake: LakeLocation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that waits while its shard is opened anew would write what is run again by then; also where that opening
+    fails once it has its writer."""
     log = open_log(f"sqlite:///{tmp_path}/log.db")
     log.create_topics([TopicSpec(INDEX, compacted=True), TopicSpec(ORDERS.topic), TopicSpec("shop._state")])
     machine = Machine(log, StagingArea(tmp_path / "a", lake), Probe())
@@ -145,7 +148,15 @@ async def test_what_an_earlier_opening_had_is_not_written(lake: LakeLocation, tm
     assert await machine.shards.open(0, 2, ["shop"], [INDEX]) == {}
     await machine.commit("late", opening=1)
     assert not objects(lake) and log.ends([ORDERS]) == {ORDERS: 0}
-    await machine.commit("new", opening=2)
+    machine.shards.openings[0] = 3
+    with monkeypatch.context() as broken, pytest.raises(ZeroDivisionError):
+        broken.setattr(machine.shards, "_restore", lambda *_: 1 // 0)
+        await machine.shards.open(0, 3, ["shop"], [INDEX])
+    await machine.commit("late, too", opening=2)
+    assert not objects(lake) and log.ends([ORDERS]) == {ORDERS: 0}
+    machine.shards.openings[0] = 4
+    assert await machine.shards.open(0, 4, ["shop"], [INDEX]) == {}
+    await machine.commit("new", opening=4)
     assert log.ends([ORDERS])[ORDERS] > 0
     machine.close()
     log.close()
