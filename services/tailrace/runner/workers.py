@@ -519,6 +519,7 @@ class WorkerPool:
         except asyncio.CancelledError:
             if worker is not None:  # forked, but nobody will ever know
                 link.kill(worker.pid)
+                ours.close()
             raise
         finally:
             theirs.close()
