@@ -118,7 +118,7 @@ def test_an_abort_without_markers_stays_an_abort(kafka: LocalKafka) -> None:
     writer = log.open_writer("w")
     writer.commit([Append(TABLE, [NewRecord(b"1")])])
     writer.close()
-    rival = Producer({"bootstrap.servers": kafka.address, "transactional.id": "tailrace.w"})
+    rival = Producer({"bootstrap.servers": kafka.address, "transactional.id": transactional_id("w")})
     rival.init_transactions(30)
     rival.begin_transaction()
     for topic in (TABLE.topic, numbers_topic("w")):

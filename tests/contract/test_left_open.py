@@ -17,6 +17,7 @@ from tailrace.control import place_files
 from tailrace.engine import shard_of
 from tailrace.graph import App, build_app
 from tailrace.log import Log, LogLimits, open_log
+from tailrace.log.kafka._unmarked import transactional_id
 from tailrace.runner import Host, RunnerSettings, deploy
 from tailrace.runner.shards import writer_name
 from tailrace.runner.slots import state_topic
@@ -71,7 +72,7 @@ def leave_open(kafka: LocalKafka, writer: str, *topics: str) -> Producer:
     dead = Producer(
         {
             "bootstrap.servers": kafka.address,
-            "transactional.id": f"tailrace.{writer}",
+            "transactional.id": transactional_id(writer),
             "transaction.timeout.ms": 600_000,
         }
     )

@@ -104,7 +104,7 @@ class Shards:
                 await self._close(shard)
 
     async def _close(self, shard: int) -> None:
-        self._opened.pop(shard, None)  # what was to be committed by it is not to get into the hands of the next one
+        self.lose(shard)  # what was to be committed by its writer is not to get into the hands of the next one
         writer = self._writers.pop(shard, None)
         if writer is not None:
             await asyncio.get_running_loop().run_in_executor(self._threads, writer.close)
