@@ -14,6 +14,7 @@ from enum import Enum
 from typing import Any
 
 END_TXN = 26
+FIND_COORDINATOR = 10
 
 
 class Fault(Enum):
@@ -37,6 +38,8 @@ class KafkaProxy:
         self.upstream = ("127.0.0.1", 0)
         self._plans: dict[bytes, Fault] = {}
         self._held: dict[bytes, list[tuple[asyncio.StreamWriter, bytes]]] = {}
+        self.swallowed: frozenset[int] = frozenset()
+        """Kinds of requests (api keys) that nobody ever answers."""
         self.done: dict[Fault, int] = dict.fromkeys(Fault, 0)
         self._tasks: set[asyncio.Task[None]] = set()
         self.streams: set[asyncio.StreamWriter] = set()
@@ -151,6 +154,8 @@ class _Connection:
     async def _pump_requests(self, broker: asyncio.StreamWriter) -> None:
         while True:
             frame = await _read_frame(self._reader)
+            if struct.unpack_from(">h", frame, 4)[0] in self._proxy.swallowed:
+                continue
             fault, whose = self._proxy.fault_for(frame)
             correlation = struct.unpack_from(">i", frame, 8)[0]
             if fault is Fault.LOSE_REQUEST:

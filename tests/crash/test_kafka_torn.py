@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from datetime import timedelta
 
 import pytest
 from confluent_kafka import Producer
-from kafka_proxy import Fault, KafkaProxy
+from kafka_proxy import FIND_COORDINATOR, Fault, KafkaProxy
 
 from tailrace.log import (
     Append,
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.kafka
 HASTY = LogLimits(request_timeout=timedelta(seconds=1), transaction_timeout=timedelta(seconds=10))
 """Of the writers behind the proxy: an answer that is lost is given up soon."""
 
-WRITERS = 4
+WRITERS = 8
 TOPICS = 4
 TRIES_MAX = 50
 
@@ -233,6 +234,26 @@ def test_no_transaction_is_torn_lost_or_applied_twice(house: House, transactions
     happened, not_happened = sum(each.happened for each in ledgers), sum(each.not_happened for each in ledgers)
     print(f"{happened} unknown outcomes had committed, {not_happened} had not; {house.proxy.done}")
     assert min(happened, not_happened) >= 20
+
+
+def test_a_commit_does_not_wait_for_ever_for_a_coordinator(house: House) -> None:
+    """librdkafka waits for the coordinator of the places' group for as long as nobody answers, whatever its time."""
+    client = Client(house, 3)
+    topic = house.topics[0]
+    appends, places = [Append(topic, [NewRecord(b"row")])], {client.ledger.group: {topic: Place(Offset(1))}}
+    house.proxy.swallowed = frozenset({FIND_COORDINATOR})
+    began_s = time.monotonic()
+    try:
+        with pytest.raises(OutcomeUnknownError):
+            client.writer.commit(appends, places)
+    finally:
+        house.proxy.swallowed = frozenset()
+    assert time.monotonic() - began_s < 20  # three of them; librdkafka gives a question up after a minute
+    client.writer = client.open()
+    assert client.writer.commits == 0
+    client.writer.commit(appends, places)
+    assert house.log.places(client.ledger.group, [topic]) == {topic: Place(Offset(1))}
+    client.log.close()
 
 
 @pytest.mark.parametrize(("planted", "fault"), [(AlwaysAgain, Fault.LOSE_ANSWER), (NeverAgain, Fault.LOSE_REQUEST)])

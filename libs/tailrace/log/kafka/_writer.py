@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from hashlib import blake2b
 from typing import Any
 
@@ -42,6 +44,9 @@ NUMBERS_SETTINGS = {
 }
 _ABORT_S = 2.0
 """Longest wait for an abort, after the call's own time: what cannot be aborted by then is left to the next opener."""
+
+_PLACES_MORE_S = 1.0
+"""How much longer than its time a call that sends places may take, before it is taken for one that does not come back."""
 
 _REST_S = 30.0
 """A connection that breaks so long after the last transaction takes nothing along: that has its markers, and nothing is on its way.
@@ -192,14 +197,33 @@ class KafkaWriter:
                     KafkaPartition(topic, number, place.offset, place.metadata)
                     for (topic, number), place in of_group.items()
                 ]
-                self._alive.send_offsets_to_transaction(
-                    kafka_places, _group_metadata(group), max(deadline.left_s, 0.001)
-                )
+                self._send_places(kafka_places, group, deadline)
         if self._alive.flush(max(deadline.left_s, 0.001)) > 0:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "records were not taken in time"))
         for each in sent.values():
             if each.error is not None:
                 raise KafkaException(each.error)
+
+    def _send_places(self, places: list[KafkaPartition], group: str, deadline: Deadline) -> None:
+        """In a thread of its own, which is left behind when the time is up. Where a broker dies while librdkafka asks for the
+        group's coordinator it does not come back (2.16): its question goes on with the next change of a connection, which
+        there may not be for hours, and the time that the call is given counts for nothing.
+        """
+        sent: Future[None] = Future()
+
+        def send() -> None:
+            try:
+                self._alive.send_offsets_to_transaction(places, _group_metadata(group), max(deadline.left_s, 0.001))
+            except BaseException as error:
+                sent.set_exception(error)
+            else:
+                sent.set_result(None)
+
+        threading.Thread(target=send, name="tailrace-kafka-places", daemon=True).start()
+        try:
+            sent.result(max(deadline.left_s, 0.001) + _PLACES_MORE_S)
+        except TimeoutError:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the places were not taken in time")) from None
 
     @property
     def _alive(self) -> Producer:
