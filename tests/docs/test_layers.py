@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,17 @@ LIBS = {
     "errors": set(),
     "runtime": set(),
     "durations": set(),
+    "sqltext": set(),
     "log": {"errors", "runtime"},
     "tables": {"errors", "runtime", "log"},
     "lake": {"errors", "runtime", "log", "tables"},
     "backup": {"errors", "runtime", "log"},
     "doctor": {"log", "lake"},
-    "graph": {"errors", "durations"},
+    "graph": {"errors", "durations", "sqltext"},
     "process": {"durations"},
     "engine": {"errors"},
     "control": {"errors", "runtime", "log", "graph"},
-    "sql": {"errors", "runtime", "graph"},
+    "sql": {"errors", "runtime", "sqltext"},
     "node": {"errors", "runtime", "tables", "sql"},
     "testing": {"errors", "runtime", "tables", "node"},
 }
@@ -40,6 +42,7 @@ LIBRARIES_WITH_ONE_ROOM = {
 NO_IO = {"asyncio", "socket", "subprocess", "threading", "time", "random", "requests", "aiohttp", "sqlite3"}
 
 
+@cache
 def sources() -> list[Path]:
     return sorted([*(ROOT / "libs" / "tailrace").rglob("*.py"), *(ROOT / "services" / "tailrace").rglob("*.py")])
 
@@ -54,7 +57,8 @@ def room_of(path: Path) -> str:
     return place_of(path).split("/")[0].removesuffix(".py")
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports(path: Path) -> list[tuple[int, str]]:
     """Line and full name of each module that a file imports, inside functions too; not those for type checkers."""
     tree = ast.parse(path.read_bytes())
     for_types = {
@@ -63,16 +67,18 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for inner in ast.walk(node)
     }
+    found = []
     for node in ast.walk(tree):
         if id(node) in for_types:
             continue
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
+            found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            yield node.lineno, node.module or ""
+            found.append((node.lineno, node.module or ""))
             if node.module == "tailrace":
-                yield from ((node.lineno, f"tailrace.{alias.name}") for alias in node.names)
+                found += [(node.lineno, f"tailrace.{alias.name}") for alias in node.names]
+    return found
 
 
 def rooms_imported(path: Path) -> Iterator[tuple[int, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailrace.graph import strip_sql_comments
+from tailrace.sqltext import strip_sql_comments
 
 QUICK = settings(max_examples=300)
 

@@ -36,7 +36,6 @@ from tailrace.graph.pycode import read_python
 from tailrace.graph.report import format_error, format_errors
 from tailrace.graph.section import parameter_value
 from tailrace.graph.sqlcode import OUTPUT_PORT, read_sql
-from tailrace.graph.sqltext import strip_sql_comments
 from tailrace.graph.versions import node_version
 
 __all__ = [
@@ -76,6 +75,5 @@ __all__ = [
     "read_python",
     "read_sql",
     "slug_from",
-    "strip_sql_comments",
     "topic_name",
 ]

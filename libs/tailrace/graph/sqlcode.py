@@ -21,8 +21,8 @@ from tailrace.graph.calls import (
 )
 from tailrace.graph.model import TablePort
 from tailrace.graph.problems import Problem
-from tailrace.graph.sqltext import strip_sql_comments
 from tailrace.graph.texts import decode, whole
+from tailrace.sqltext import strip_sql_comments
 
 __all__ = ["OUTPUT_PORT", "read_sql"]
 

@@ -14,9 +14,9 @@ from jinja2.nodes import CallBlock, FilterBlock, ImportedName, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tailrace.errors import TailraceError
-from tailrace.graph import strip_sql_comments
 from tailrace.sql.errors import SqlTemplateError
 from tailrace.sql.literals import quote_identifier, sql_literal
+from tailrace.sqltext import strip_sql_comments
 
 __all__ = ["OUTPUT_CHARACTERS_MAX", "TYPE_NAMES", "Connection", "render", "render_adhoc"]
 

@@ -26,7 +26,6 @@ from typing import Any
 
 import orjson
 
-from tailrace.control import follow_deployments
 from tailrace.errors import TailraceError
 from tailrace.lake import LakeLocation
 from tailrace.log import Log, open_log
@@ -150,6 +149,7 @@ async def _serve_deployments(
     log: Log, snapshotter: Snapshotter, settings: SnapshotterSettings, runtime: Runtime
 ) -> None:
     """Work on the Tables of what is deployed."""
+    from tailrace.control import follow_deployments  # who is told its Tables does without graphs: see `wishes`
 
     async def follow() -> None:
         async with contextlib.aclosing(follow_deployments(log, runtime)) as changes:

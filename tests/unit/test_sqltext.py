@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tailrace.graph import strip_sql_comments
+from tailrace.sqltext import strip_sql_comments
 
 
 @pytest.mark.parametrize(
