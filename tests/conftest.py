@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from full_disk import mounted
 from hypothesis import HealthCheck, settings
-from s3_server import S3Server, find_server
+from s3_server import S3Server, begin_build, find_server
 
 from tailrace.testing.kafka import LocalKafka
 
@@ -19,18 +19,30 @@ pytest.register_assert_rewrite("log_contract")
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-_LONG_FIRST = ("crash", "cli", "golden", "contract", "property")
+_TURNS = ("crash", "cli", "golden", "contract", "s3", "property", "unit/test_engine_simulator.py")
+"""Folders and files with long tests go first: of several processes none is left with a long file at the end. Files whose
+tests take the S3 server wait until it may have been built."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Folders with long tests go first: of several processes none is left with a long file at the end."""
     folders = Path(__file__).parent
+    on_s3 = {item.path for item in items if _takes_s3(item)}
 
     def turn(item: pytest.Item) -> int:
-        folder = item.path.relative_to(folders).parts[0]
-        return _LONG_FIRST.index(folder) if folder in _LONG_FIRST else len(_LONG_FIRST)
+        file = item.path.relative_to(folders)
+        kinds = {"s3"} if item.path in on_s3 else {file.as_posix(), file.parts[0]}
+        return next((place for place, kind in enumerate(_TURNS) if kind in kinds), len(_TURNS))
 
     items.sort(key=turn)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if any(map(_takes_s3, session.items)) and not session.config.option.collectonly:
+        begin_build()
+
+
+def _takes_s3(item: pytest.Item) -> bool:
+    return "s3" in getattr(item, "fixturenames", ())
 
 
 @pytest.fixture(scope="session")

@@ -198,7 +198,7 @@ def test_a_broker_that_dies_and_comes_back() -> None:
         patient.open_writer("w").close()
         patient.close()
         log = open_log(
-            broker.url, limits=LogLimits(request_timeout=timedelta(seconds=4), transaction_timeout=timedelta(seconds=8))
+            broker.url, limits=LogLimits(request_timeout=timedelta(seconds=2), transaction_timeout=timedelta(seconds=5))
         )
         writer = log.open_writer("w")
         log.append(partition, [NewRecord(b"a")])

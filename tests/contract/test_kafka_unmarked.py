@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from tailrace.doctor import Facts, MachineFacts, examine_all, hanging_writers
 from tailrace.lake import LakeFacts
-from tailrace.log import Append, Log, NewRecord, Offset, Partition, TopicSpec, end_hanging, examine, open_log
+from tailrace.log import Append, Log, LogLimits, NewRecord, Offset, Partition, TopicSpec, end_hanging, examine, open_log
 from tailrace.log.kafka._log import KafkaLog
 from tailrace.log.kafka._unmarked import COORDINATOR, ENTRY, coordinator_partition, entries, transactional_id
 from tailrace.log.kafka._writer import numbers_topic
@@ -24,6 +24,9 @@ TABLE = Partition("orders")
 CONTROL = 0x20
 COMPLETE = (4, 5)
 """Statuses of a transaction there: it is committed or aborted, and all its markers are written."""
+
+SHORT = LogLimits(request_timeout=timedelta(seconds=3))
+"""The lag behind what hangs cannot be told: that question takes as long as one may."""
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 
@@ -98,7 +101,7 @@ def test_a_commit_without_markers_is_ended_by_the_next_opener_and_by_doctor(kafk
     assert log.open_writer("w").commits == 1
 
     facts = Facts(
-        log=examine(kafka.url, runtime=Runtime(clock=LaterClock())),
+        log=examine(kafka.url, limits=SHORT, runtime=Runtime(clock=LaterClock())),
         lake=LakeFacts(url="none"),
         machine=MachineFacts(python=(3, 11, 0)),
     )

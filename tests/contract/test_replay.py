@@ -106,11 +106,11 @@ class Place:
         head = {"kind": "rows", "ts": 1, "n": len(numbers), "fields": {"n": "Integer"}}
         self.log.append(Partition(SOURCE), [NewRecord(rows_message(head, body))])
 
-    async def run_of(self, title: str, count: int = 1) -> RunEntry:
-        """The newest run of a node, once it had `count` of them."""
+    async def run_of(self, title: str, count: int = 1, kind: str = "") -> RunEntry:
+        """The newest run of a node (of that kind), once it had `count` of them."""
         async with asyncio.timeout(60):
             while True:
-                runs = [run for run in self.host.journal.runs() if run.title == title]
+                runs = [run for run in self.host.journal.runs() if run.title == title and kind in ("", run.kind)]
                 if len(runs) >= count:
                     await self.host.journal.flush()  # so that the next is an entry of its own
                     return runs[-1]
@@ -252,13 +252,14 @@ async def test_a_failed_run_gives_its_failure_and_may_be_mended(place: Place) ->
     place.put(1, 2, 3)
     await place.run_of("count")
     await place.host.trigger("again", "agfails1")
-    run = await place.run_of("fails")
-    assert run.kind == "failed"
+    run = await place.run_of(
+        "fails", kind="failed"
+    )  # on a slow machine another one has done the first record before it
     again = await place.result(run)
     assert again["equal"] and again["now"]["kind"] == "failed"
     assert [letter["record"] for letter in again["now"]["dead_letters"]] == [{"n": 2}]
     mended = await place.result(run, code=FAILS.replace("raise ValueError", "print"))
-    assert counts(mended) == {"counted": (1, 1, 0, 0)} and not mended["equal"]
+    assert counts(mended)["counted"] in ((1, 1, 0, 0), (0, 1, 0, 0)) and not mended["equal"]
 
 
 async def test_what_is_gone_is_told(place: Place) -> None:

@@ -209,6 +209,7 @@ async def serve(settings: dict[str, Any]) -> int:
             apps=[Path(app) for app in settings["apps"]],
             data_dir=Path(settings["data"]),
             log_url=settings["log"],
+            lake_url=settings.get("lake"),
             port=settings["port"],
             runner=RunnerSettings(retry_pauses=pauses),
         ),

@@ -161,6 +161,20 @@ class LakeSiege:
             time.sleep(0.01)
         assert process.returncode == -9, (process.returncode, self.errors)
 
+    def kill_under_load(self, kills: int, *, pause_s: tuple[float, float] = (0.8, 2.0)) -> None:
+        """Let one run, kill it after a while, and start the next, so often; then settle."""
+        self.begin_load()
+        process = self.start()
+        for _ in range(kills):
+            try:
+                process.wait(self.random.uniform(*pause_s))
+            except subprocess.TimeoutExpired:
+                process.kill()
+            process.wait()
+            process = self.start()
+        process.kill()
+        self.settle()
+
     def task(self, name: str, *, kill_at: str | None = None, **more: Any) -> Any:
         """Have a process do one thing; what it answers, None where it was killed."""
         process = self.start(kill_at=kill_at, order={"task": name, "arguments": {"graphs": ["siege"]}}, **more)

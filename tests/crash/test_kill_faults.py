@@ -50,4 +50,4 @@ def test_a_planted_fault_is_found(tmp_path: Path, fault: str) -> None:
                     siege.kill_host() if kind == "host" else siege.rival()
                 house = siege.house
                 wait_for(lambda house=house: house.committed_runs >= 60, "sixty runs were committed", 60)  # type: ignore[misc]
-                siege.end(patience_s=20)
+                siege.end(stall_s=5)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 
 from tailrace.errors import TailraceError
-from tailrace.log.contract import Log
+from tailrace.log.contract import Log, LogLimits
 from tailrace.log.errors import RestoreUnfinishedError
 from tailrace.log.facts import LogFacts
 from tailrace.runtime import SYSTEM, Runtime
@@ -14,7 +14,7 @@ from tailrace.runtime import SYSTEM, Runtime
 __all__ = ["end_hanging", "examine", "mend_topics"]
 
 
-def examine(url: str, *, runtime: Runtime = SYSTEM) -> LogFacts:
+def examine(url: str, *, limits: LogLimits | None = None, runtime: Runtime = SYSTEM) -> LogFacts:
     """What is found at `url`. Raises nothing of the log's: what fails is a fact.
 
     On Kafka a small topic `_tailrace.doctor` is made, written to, and deleted.
@@ -23,7 +23,7 @@ def examine(url: str, *, runtime: Runtime = SYSTEM) -> LogFacts:
 
     shown = url.partition("?")[0]
     try:
-        log = open_log(url, runtime=runtime)
+        log = open_log(url, limits=limits, runtime=runtime)
     except RestoreUnfinishedError:
         return LogFacts(url=shown, is_half_restored=True)
     except TailraceError as error:
