@@ -45,8 +45,8 @@ NUMBERS_SETTINGS = {
 _ABORT_S = 2.0
 """Longest wait for an abort, after the call's own time: what cannot be aborted by then is left to the next opener."""
 
-_PLACES_MORE_S = 1.0
-"""How much longer than its time a call that sends places may take, before it is taken for one that does not come back."""
+_LOOK_S = 0.05
+"""How often the connections are looked at while places are sent."""
 
 _REST_S = 30.0
 """A connection that breaks so long after the last transaction takes nothing along: that has its markers, and nothing is on its way.
@@ -148,6 +148,9 @@ class KafkaWriter:
             )
         except CLIENT_ERRORS as error:
             raise self._undone(error, sent, number) from error
+        except ConnectionResetError as error:
+            self._give_up()
+            raise self._unknown(number, error) from error
         except BaseException:
             self._give_up()
             raise
@@ -205,9 +208,9 @@ class KafkaWriter:
                 raise KafkaException(each.error)
 
     def _send_places(self, places: list[KafkaPartition], group: str, deadline: Deadline) -> None:
-        """In a thread of its own, which is left behind when the time is up. Where a broker dies while librdkafka asks for the
-        group's coordinator it does not come back (2.16): its question goes on with the next change of a connection, which
-        there may not be for hours, and the time that the call is given counts for nothing.
+        """In a thread of its own, which is left behind when a connection breaks or the time is up. Where a broker dies while
+        librdkafka asks for the group's coordinator it does not come back (2.16): its question goes on with the next change
+        of a connection, which there may not be for minutes, and the time that the call is given counts for nothing.
         """
         sent: Future[None] = Future()
 
@@ -220,10 +223,14 @@ class KafkaWriter:
                 sent.set_result(None)
 
         threading.Thread(target=send, name="tailrace-kafka-places", daemon=True).start()
-        try:
-            sent.result(max(deadline.left_s, 0.001) + _PLACES_MORE_S)
-        except TimeoutError:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the places were not taken in time")) from None
+        while True:
+            try:
+                return sent.result(_LOOK_S)
+            except TimeoutError:
+                self._check_connections()
+                if deadline.passed:
+                    late = KafkaError(KafkaError._TIMED_OUT, "the places were not taken in time")
+                    raise KafkaException(late) from None
 
     @property
     def _alive(self) -> Producer:
