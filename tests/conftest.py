@@ -19,7 +19,7 @@ pytest.register_assert_rewrite("log_contract")
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
-_TURNS = ("crash", "cli", "golden", "contract", "s3", "property", "unit/test_engine_simulator.py")
+_TURNS = ("crash", "cli", "golden", "contract", "s3", "unit/test_engine_simulator.py", "property")
 """Folders and files with long tests go first: of several processes none is left with a long file at the end. Files whose
 tests take the S3 server wait until it may have been built."""
 

@@ -161,7 +161,7 @@ class LakeSiege:
             time.sleep(0.01)
         assert process.returncode == -9, (process.returncode, self.errors)
 
-    def kill_under_load(self, kills: int, *, pause_s: tuple[float, float] = (0.8, 2.0)) -> None:
+    def kill_under_load(self, kills: int, *, pause_s: tuple[float, float] = (0.3, 1.5)) -> None:
         """Let one run, kill it after a while, and start the next, so often; then settle."""
         self.begin_load()
         process = self.start()

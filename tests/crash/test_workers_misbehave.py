@@ -168,10 +168,10 @@ async def test_workers_are_forked_before_all_is_imported_and_the_zygote_has_one_
     """A first run that does without pandas must not wait for it; and a fork with threads leaves locks held for ever."""
     async with opened(tmp_path / "pools", preload=PRELOAD) as pool:
         early = await pool.spawn(spec())
-        assert len((await call(early, "look"))["modules"]) < len(PRELOAD)
+        assert not set(PRELOAD) <= set((await call(early, "look"))["modules"])
         late = await pool.spawn(spec(), preloaded=True)
         seen = await call(late, "look")
-        assert sorted(seen["modules"]) == sorted(PRELOAD)
+        assert set(PRELOAD) <= set(seen["modules"])
         assert seen["threads"] == 1
         assert len(list(Path(f"/proc/{pool.zygote_pid}/task").iterdir())) == 1
         assert pool.zygotes_started == 1

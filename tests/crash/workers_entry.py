@@ -18,8 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tailrace.runner.workers import PRELOAD
-
 
 def serve(sock: socket.socket, spec: dict[str, Any]) -> None:
     with sock.makefile("rwb") as stream:
@@ -65,7 +63,7 @@ def look(**_: Any) -> dict[str, Any]:
             "cpu": resource.getrlimit(resource.RLIMIT_CPU),
         },
         "stdin": sys.stdin.read(),
-        "modules": [name for name in PRELOAD if name in sys.modules],
+        "modules": sorted(sys.modules),
         "random": __import__("random").random(),
     }
 
