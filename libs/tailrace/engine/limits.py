@@ -24,7 +24,7 @@ class EngineLimits:
     """Where that bound stops growing. `list(stream)` holds them all in memory; fewer would let the fixed cost of a
     run show where a row takes microseconds."""
 
-    share_ms: int = 60
+    share_ms: int = 25
     """Time in stream loops after which a run should end, so that its output is seen. Outputs are to be visible 0.2 s
     after their input was read, and the commit and the run before must fit in too, on a busy machine. Shorter spends the
     time on runs."""
