@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +19,9 @@ SEED = int(os.environ.get("TAILRACE_SEED", "1"))
 
 SHORT = [("kill_runner", "kill_gateway", "kill_snapshotter"), ("kill_worker", "pause_runner"), ("kill_broker",)]
 """Each of the kinds of death once, several at a time."""
+SHORT_S = 90.0
+AFTERWARDS = ("kill_gateway", "kill_runner", "kill_snapshotter", "kill_worker")
+"""By turns, until a short siege has lasted so long."""
 LONG = {
     "kill_runner": 34,
     "kill_worker": 26,
@@ -42,9 +47,14 @@ def kafka(tmp_path: Path) -> Iterator[LocalKafka]:
 
 def test_a_fleet_under_siege(tmp_path: Path, kafka: LocalKafka) -> None:
     """Nothing is lost, nothing is there twice, each key's rows are in order, and it is soon over."""
+    until_s = time.monotonic() + SHORT_S
     with Fleet(tmp_path, kafka, seed=SEED, size=Size(pause_s=0.25)) as fleet:
         for deeds in SHORT:
             fleet.do(*deeds)
+        for deed in itertools.cycle(AFTERWARDS):
+            if time.monotonic() > until_s:
+                break
+            fleet.do(deed)
         posts = fleet.end()
     tell(fleet, posts)
 
