@@ -120,8 +120,7 @@ class S3Server:
 
 if __name__ == "__main__":
     os.nice(19)
-    with suppress(
-        OSError
-    ):  # between sessions Linux shares the cores by groups, each with a weight of its own (sched(7))
+    # Between sessions Linux shares the cores by groups, each with a weight of its own (sched(7)).
+    with suppress(OSError):
         Path("/proc/self/autogroup").write_text("19")
     find_server()

@@ -252,9 +252,8 @@ async def test_a_failed_run_gives_its_failure_and_may_be_mended(place: Place) ->
     place.put(1, 2, 3)
     await place.run_of("count")
     await place.host.trigger("again", "agfails1")
-    run = await place.run_of(
-        "fails", kind="failed"
-    )  # on a slow machine another one has done the first record before it
+    # On a slow machine another run has done the first record before it.
+    run = await place.run_of("fails", kind="failed")
     again = await place.result(run)
     assert again["equal"] and again["now"]["kind"] == "failed"
     assert [letter["record"] for letter in again["now"]["dead_letters"]] == [{"n": 2}]

@@ -44,9 +44,8 @@ from tailrace.engine import (
 if TYPE_CHECKING:
     from engine_simulator import World
 
-LIMITS = EngineLimits(
-    runs_max=3, rows_first=3, rows_max=12, share_ms=60
-)  # of simulated time, in which a row takes 25 ms
+LIMITS = EngineLimits(runs_max=3, rows_first=3, rows_max=12, share_ms=60)
+"""The share is one of simulated time, in which a row takes 25 ms."""
 
 Stored = dict[str, tuple[SlotRecord, Tip | None]]
 """What a transaction stores of each slot: its record, and its State and places where they change."""
