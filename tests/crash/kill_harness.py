@@ -357,9 +357,12 @@ class Siege:
         finally:
             log.close()
 
-    def _counts(self, log: Log) -> dict[str, int]:
+    def _tables(self, log: Log) -> dict[str, list[dict[str, Any]]]:
         topics = ("t1", "t1-dead", "t2", "t3", "t2-dead", "t4")
-        return {topic: len(read_table(log, f"kills.{topic}")) for topic in topics}
+        return {topic: read_table(log, f"kills.{topic}") for topic in topics}
+
+    def _counts(self, log: Log) -> dict[str, int]:
+        return {topic: len(rows) for topic, rows in self._tables(log).items()}
 
     def _settled(self, log: Log, stall_s: float) -> bool:
         """Raises AssertionError where nothing has come to any table for `stall_s`."""
@@ -368,12 +371,12 @@ class Siege:
         topics = log.topics("kills.t")
         ends = log.ends([Partition(topic) for topic in topics])
         if ends == self._ends:  # the reads below fold whole topics: leave the machine to the house while it is at work
-            counts = self._counts(log)
-            total = read_table(log, "kills.t4")
+            tables = self._tables(log)
+            copied = len(tables["t2"])
             if (
-                counts["t2"] + counts["t1-dead"] >= counts["t1"]
-                and counts["t3"] >= counts["t2"]
-                and [int(row["rows"]) for row in total] == [counts["t2"]]
+                copied + len(tables["t1-dead"]) >= len(tables["t1"])
+                and len(tables["t3"]) >= copied
+                and [int(row["rows"]) for row in tables["t4"]] == [copied]
             ):
                 return True
             assert time.monotonic() - self._ends_since_s < stall_s, f"nothing has happened for {stall_s:g} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from tailrace.log.kafka._connections import Connections
 from tailrace.log.kafka._failures import DENIED, error_of, reason_of
 from tailrace.log.kafka._url import KafkaUrl
 
-__all__ = ["LOGGER", "Clients", "discard"]
+__all__ = ["LOGGER", "Clients", "discard", "make_contact"]
 
 LOGGER = _LOGGER = logging.getLogger("tailrace.log.kafka")
 
@@ -147,6 +148,17 @@ class Clients:
     def _heard_error(self, error: KafkaError) -> None:
         self._last_error = error.str()
         _LOGGER.debug("%s: %s", self.url.servers, error)
+
+
+def make_contact(producer: Producer, topic: str, timeout_s: float) -> None:
+    """Wait until `producer` has its connection. Asked for its id before that, librdkafka 2.16 sleeps for half a second. The first
+    answer comes from a bootstrap server, which it then drops; the second from a broker it keeps.
+
+    Raises KafkaException where nobody answers in time.
+    """
+    until_s = time.monotonic() + timeout_s
+    for _ in range(2):
+        producer.list_topics(topic, timeout=max(until_s - time.monotonic(), 0.001))
 
 
 def discard(client: object) -> None:

@@ -20,7 +20,7 @@ from tailrace.log.contract import Append, Commit, NewRecord, Offset, OffsetRange
 from tailrace.log.errors import FencedError, LogUnavailableError, OutcomeUnknownError, TopicNotFoundError
 from tailrace.log.group_commit import check_sizes
 from tailrace.log.kafka._appends import rejection
-from tailrace.log.kafka._clients import LOGGER, Clients, discard
+from tailrace.log.kafka._clients import LOGGER, Clients, discard, make_contact
 from tailrace.log.kafka._cluster import INTERNAL, Cluster, Deadline
 from tailrace.log.kafka._connections import Connections
 from tailrace.log.kafka._failures import CLIENT_ERRORS, FENCED, MISSING, PASSING, error_of, reason_of
@@ -336,10 +336,7 @@ class KafkaWriter:
                 },
             )
             try:
-                # Connect first: asked for its producer id before that, librdkafka sleeps for half a second. The first
-                # answer comes from a bootstrap server, which it then drops; the second from a broker it keeps.
-                for _ in range(2):
-                    producer.list_topics(self._numbers.topic, timeout=max(deadline.left_s, 0.001))
+                make_contact(producer, self._numbers.topic, deadline.left_s)
                 producer.init_transactions(max(deadline.left_s, 0.001))
                 return producer
             except CLIENT_ERRORS as error:
